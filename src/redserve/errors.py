@@ -1,0 +1,201 @@
+"""Every way to fail on purpose: each class knows its HTTP status, its outcome and its reason.
+
+RedserveError                     500  error         server_error
+├── ClientError                   400  client_error  client_error
+│   ├── BadRequest                400  client_error  bad_request
+│   ├── UnknownModel              404  client_error  unknown_model
+│   ├── NotFound                  404  client_error  not_found
+│   ├── MethodNotAllowed          405  client_error  method_not_allowed
+│   ├── TooLarge                  413  client_error  too_large
+│   └── UnsupportedMediaType      415  client_error  unsupported_media_type
+├── Rejected                      503  rejected      rejected         a retry makes sense
+│   ├── QueueFull                 503  rejected      queue_full
+│   ├── ModelNotReady             503  rejected      model_not_ready
+│   └── ShuttingDown              503  rejected      shutting_down
+├── ModelError                    500  error         model_error      the model, or its function, failed
+│   ├── WrongResultCount          500  error         model_error      it answered another number of rows
+│   └── RunTimeout                500  error         run_timeout
+└── ModelLoadError                no request has failed: the model could not be loaded
+
+`outcome_of` classifies the statuses that other people's applications answer with.
+"""
+
+from typing import ClassVar
+
+
+class RedserveError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        status: The HTTP status a client sees.
+        outcome: How the request ended: `client_error`, `rejected` or `error`.
+        reason: Why, as the label of `inference_errors_total`.
+    """
+
+    status: ClassVar[int] = 500
+    outcome: ClassVar[str] = "error"
+    reason: ClassVar[str] = "server_error"
+
+
+class ClientError(RedserveError):
+    """The request was wrong; sending it again will not help."""
+
+    status, outcome, reason = 400, "client_error", "client_error"
+
+
+class BadRequest(ClientError):
+    """The body could not be read, or does not fit the model.
+
+    Attributes:
+        where: The place of the mistake as a JSON path (`$.instances[3]`), or `None`.
+    """
+
+    reason = "bad_request"
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+class UnknownModel(ClientError):
+    """No model of this name is served."""
+
+    status, reason = 404, "unknown_model"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no model named {name!r} is served here")
+        self.name = name
+
+
+class NotFound(ClientError):
+    """Nothing is served at this path."""
+
+    status, reason = 404, "not_found"
+
+
+class MethodNotAllowed(ClientError):
+    """The path is served, but not for this method.
+
+    Attributes:
+        allowed: The methods that are, for the `Allow` header.
+    """
+
+    status, reason = 405, "method_not_allowed"
+
+    def __init__(self, method: str, *, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{method} is not allowed here, use {' or '.join(allowed)}")
+        self.allowed = allowed
+
+
+class TooLarge(ClientError):
+    """The body is longer than the server takes."""
+
+    status, reason = 413, "too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body is longer than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class UnsupportedMediaType(ClientError):
+    """The body's content type, or its encoding, is not one this path reads."""
+
+    status, reason = 415, "unsupported_media_type"
+
+
+class Rejected(RedserveError):
+    """Turned away unharmed; sending it again later may help."""
+
+    status, outcome, reason = 503, "rejected", "rejected"
+
+
+class QueueFull(Rejected):
+    """Turned away at admission: the request does not fit beside what already waits.
+
+    Attributes:
+        waiting: How much waits now.
+        limit: How much may wait.
+        unit: Of both: `rows` or `bytes`.
+    """
+
+    reason = "queue_full"
+
+    def __init__(self, *, waiting: int, limit: int, unit: str = "rows") -> None:
+        super().__init__(f"the queue is full: {waiting} of {limit} {unit} already wait")
+        self.waiting = waiting
+        self.limit = limit
+        self.unit = unit
+
+
+class ModelNotReady(Rejected):
+    """The model is still loading or warming up, or could not be loaded."""
+
+    reason = "model_not_ready"
+
+
+class ShuttingDown(Rejected):
+    """No new work is taken any more."""
+
+    reason = "shutting_down"
+
+    def __init__(self, message: str = "shutting down, no new work is taken") -> None:
+        super().__init__(message)
+
+
+class ModelError(RedserveError):
+    """The model, or the batched function, failed on this request."""
+
+    reason = "model_error"
+
+
+class WrongResultCount(ModelError):
+    """A batch came back with another number of results than it had: no result can be trusted to its request."""
+
+    def __init__(self, *, expected: int, got: int) -> None:
+        super().__init__(f"a batch of {expected} came back with {got} results")
+        self.expected = expected
+        self.got = got
+
+
+class RunTimeout(ModelError):
+    """A batch ran longer than `max_run_s` and was given up."""
+
+    reason = "run_timeout"
+
+    def __init__(self, max_run_s: float) -> None:
+        super().__init__(f"the batch ran longer than {max_run_s:g} s")
+        self.max_run_s = max_run_s
+
+
+class ModelLoadError(RedserveError):
+    """The model cannot be loaded as asked: the file, the device or the settings are wrong."""
+
+    reason = "model_load_error"
+
+
+_REASON_BY_STATUS = {
+    401: "unauthorized",
+    403: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "slow_request",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+
+def outcome_of(status: int) -> tuple[str, str]:
+    """Classify the status that an application answered with, when it named no reason itself.
+
+    Returns:
+        Outcome and reason; the reason of an `ok` is empty.
+    """
+    if status < 400:
+        return "ok", ""
+    if status < 500:
+        if status == 429:
+            return "rejected", "rate_limited"
+        if status == 400 or status == 422:
+            return "client_error", "bad_request"
+        return "client_error", _REASON_BY_STATUS.get(status, "client_error")
+    return "error", "server_error"
