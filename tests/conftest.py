@@ -1,0 +1,16 @@
+"""What every test may ask for."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests run on asyncio, the only loop that the project speaks."""
+    return "asyncio"
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """A registry that no other test writes to."""
+    return CollectorRegistry()
