@@ -1,0 +1,79 @@
+"""The running set of models: who is served under which name."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+
+from redserve.errors import ModelNotReady, NotFound, UnknownModel
+from redserve.models.served_model import ModelState, ServedModel
+
+
+class ModelRepository:
+    """Models by name; loaded and drained together.
+
+    Args:
+        models: What is served.
+        on_change: Told of each model whose state changed, on the loop.
+
+    Raises:
+        ValueError: Two models share a name, or there is none.
+    """
+
+    def __init__(
+        self, models: Iterable[ServedModel], *, on_change: Callable[[ServedModel], None] = lambda model: None
+    ) -> None:
+        self._models: dict[str, ServedModel] = {}
+        for model in models:
+            if model.name in self._models:
+                raise ValueError(f"two models are named {model.name!r}")
+            self._models[model.name] = model
+        if not self._models:
+            raise ValueError("a repository needs a model")
+        self._on_change = on_change
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def get(self, name: str | None) -> ServedModel:
+        """The model of this name; `None` is the only one.
+
+        Raises:
+            UnknownModel: There is none of this name.
+            NotFound: No name was given, and several are served.
+            ModelNotReady: It is not ready.
+        """
+        if name is None:
+            if len(self._models) > 1:
+                raise NotFound(f"several models are served, name one: {', '.join(sorted(self._models))}")
+            (model,) = self._models.values()
+        else:
+            found = self._models.get(name)
+            if found is None:
+                raise UnknownModel(name)
+            model = found
+        if model.state is not ModelState.READY:
+            raise ModelNotReady(f"model {model.name!r} is not ready: {model.reason}")
+        return model
+
+    def not_ready(self) -> dict[str, str]:
+        """Why each model that is not ready is not, by name."""
+        return {model.name: model.reason for model in self if model.state is not ModelState.READY}
+
+    async def load(self) -> None:
+        """Load all, one after the other; each is served as soon as it is ready.
+
+        Source: sessions that are created from several threads at once have crashed (onnxruntime issue 26610).
+        """
+        for model in self:
+            self._on_change(model)
+        for model in self:
+            await model.load()
+            self._on_change(model)
+
+    async def drain(self, *, grace_s: float | None = None) -> None:
+        """Drain all, side by side."""
+        await asyncio.gather(*(model.drain(grace_s=grace_s) for model in self))
+        for model in self:
+            self._on_change(model)

@@ -1,0 +1,220 @@
+"""One version of one model, from its file to its last answer: load, warm up, infer, drain."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+
+from redserve.batching import Answer, Batcher, BatchObserver, BatchPolicy, Ticket
+from redserve.engine.base import CurvePoint, Engine, choose_max_batch_size, measure_curve, warm_up
+from redserve.engine.tensors import RowRunner, Tensors, check_tensors, group_of, join_rows, split_rows
+from redserve.errors import ModelLoadError, ModelNotReady, RedserveError, ShuttingDown
+
+logger = logging.getLogger("redserve.models")
+
+T = TypeVar("T")
+Outputs = list[np.ndarray]
+
+
+class ModelState(StrEnum):
+    """Where a model stands; only a `ready` one takes requests."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is served.
+
+    Attributes:
+        max_batch_size: Rows run together, at most; `None` takes the measured best.
+        policy: The other numbers of batching; its `max_batch_size` is replaced by the one above.
+        finite: Refuse rows that hold NaN or infinity.
+        max_run_s: A batch that runs longer is cut off; `None` waits for ever.
+    """
+
+    max_batch_size: int | None = None
+    policy: BatchPolicy = field(default_factory=BatchPolicy)
+    finite: bool = True
+    max_run_s: float | None = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise ValueError(f"max_batch_size must be >= 1, got {self.max_batch_size}")
+
+
+class ServedModel:
+    """A model that is loading, ready, failed or stopped.
+
+    Args:
+        name: How clients call it; the `model` label of its metrics.
+        version: Its version, as text.
+        load_engine: Makes the engine; called once, in a thread.
+        options: How it is served.
+        observer: Told of each batch.
+
+    Attributes:
+        state: Where it stands.
+        reason: Why it is not ready, in words; empty when it is.
+        engine: What runs its batches, once loaded.
+        policy: Its batching numbers, once loaded.
+        curve: Measured seconds per batch size, once loaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load_engine: Callable[[], Engine],
+        *,
+        version: str = "1",
+        options: ModelOptions | None = None,
+        observer: BatchObserver | None = None,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.options = options or ModelOptions()
+        self.state = ModelState.LOADING
+        self.reason = "loading and warming up"
+        self.curve: tuple[CurvePoint, ...] = ()
+        self._load_engine = load_engine
+        self._observer = observer
+        self._engine: Engine | None = None
+        self._batcher: Batcher[Tensors, Outputs] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What runs its batches.
+
+        Raises:
+            ModelNotReady: It is not loaded.
+        """
+        if self._engine is None:
+            raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
+        return self._engine
+
+    @property
+    def policy(self) -> BatchPolicy:
+        """Its batching numbers; those asked for until it is loaded."""
+        return self._batcher.policy if self._batcher is not None else self.options.policy
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait for a batch."""
+        return self._batcher.queued_rows if self._batcher is not None else 0
+
+    async def load(self) -> None:
+        """Load, measure, warm up; then `state` is `ready`, or `failed` with the reason."""
+        try:
+            engine, max_batch_size = await _in_daemon_thread(self._prepare, name=f"redserve-load-{self.name}")
+        except Exception as error:
+            self.state = ModelState.FAILED
+            self.reason = str(error) if isinstance(error, RedserveError) else f"{type(error).__name__}: {error}"
+            logger.error("model failed to load", extra={"model": self.name, "reason": self.reason}, exc_info=error)
+            return
+        if self.state is ModelState.STOPPED:
+            engine.close()
+            return
+        self._engine = engine
+        self._batcher = Batcher(
+            RowRunner(engine, max_batch_size),
+            policy=replace(self.options.policy, max_batch_size=max_batch_size),
+            name=self.name,
+            version=self.version,
+            observer=self._observer,
+            max_run_s=self.options.max_run_s,
+            split=split_rows,
+            join=join_rows,
+        )
+        self.state, self.reason = ModelState.READY, ""
+        logger.info(
+            "model is ready",
+            extra={"model": self.name, "provider": engine.provider, "max_batch_size": max_batch_size},
+        )
+
+    def infer(self, tensors: Tensors, answer: Callable[[Answer[Outputs]], None]) -> Ticket:
+        """Run `tensors`, in a batch with others where they fit; `answer` is called once, on the loop.
+
+        Raises:
+            BadRequest: The tensors do not fit the model.
+            QueueFull: Too much waits already.
+            ModelNotReady: It is not ready.
+            ShuttingDown: It is draining.
+        """
+        if self._batcher is None:
+            if self.state is ModelState.STOPPED:
+                raise ShuttingDown
+            raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
+        engine = self.engine
+        rows = check_tensors(
+            engine.inputs, tensors, row_wise=engine.batchability.mode != "whole", finite=self.options.finite
+        )
+        return self._batcher.submit(
+            tensors,
+            answer,
+            rows=rows,
+            group=group_of(tensors),
+            size_bytes=sum(tensor.nbytes for tensor in tensors.values()),
+        )
+
+    async def drain(self, *, grace_s: float | None = None) -> None:
+        """Take no more, finish what waits and runs within `grace_s`, free the engine."""
+        self.state, self.reason = ModelState.STOPPED, "stopped"
+        if self._batcher is not None:
+            await self._batcher.aclose(grace_s=grace_s)
+        if self._engine is not None:
+            self._engine.close()
+
+    def _prepare(self) -> tuple[Engine, int]:
+        """Blocking: everything between a file and a warm engine."""
+        engine = self._load_engine()
+        mode, rows = engine.batchability.mode, engine.batchability.rows
+        max_batch_size = self.options.max_batch_size
+        if mode != "dynamic":
+            fixed = rows if mode == "fixed" and rows is not None else 1
+            if max_batch_size is not None and max_batch_size > fixed:
+                raise ModelLoadError(
+                    f"max_batch_size {max_batch_size} cannot be kept: the model runs {fixed} rows at a time "
+                    f"({engine.batchability.reason})"
+                )
+            max_batch_size = fixed
+        self.curve = tuple(measure_curve(engine, max_rows=max_batch_size))
+        if max_batch_size is None:
+            max_batch_size = choose_max_batch_size(self.curve)
+        warm_up(engine, max_batch_size)
+        return engine, max_batch_size
+
+
+def _in_daemon_thread(function: Callable[[], T], *, name: str) -> asyncio.Future[T]:
+    """Run `function` in a thread that neither the loop's end nor the interpreter's waits for."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except BaseException as caught:
+            error = caught
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return future

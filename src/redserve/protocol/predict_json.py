@@ -1,0 +1,193 @@
+"""The JSON of `/predict`: rows in, rows out, or named columns in, named columns out.
+
+    {"instances": [row, ...]}         -> {"predictions": [row, ...]}
+    {"inputs": {"name": [...], ...}}  -> {"outputs": {"name": [...], ...}}
+
+A row is a value or a nested list (a model with one input), or an object of named inputs (any model). A row of the answer is
+the output's value, or an object of named outputs when there are several. A model that is not row-wise takes columns only:
+each is the whole tensor, as the model declares it.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+
+from redserve.engine.tensors import TensorSpec
+from redserve.errors import BadRequest, ModelError
+from redserve.protocol.messages import InferRequest
+
+
+class PredictJson:
+    """Codec of `/predict` for one model.
+
+    Args:
+        inputs: What the model takes; dimension 0 is the row when `row_wise`.
+        outputs: What it returns.
+        row_wise: Whether each entry along dimension 0 is a row of its own.
+        row_wise_reason: Why not, for the error that a client of rows gets.
+    """
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        row_wise: bool = True,
+        row_wise_reason: str = "",
+    ) -> None:
+        self._inputs = tuple(inputs)
+        self._output_names = tuple(spec.name for spec in outputs)
+        self._row_wise = row_wise
+        self._row_wise_reason = row_wise_reason
+        self._fields = tuple(f"field_{index}" for index in range(len(inputs)))
+        self._row_type = self._struct("Row", skip_dims=1)
+        row: Any = self._row_type
+        if len(inputs) == 1:
+            row = _nested(inputs[0], skip_dims=1) | self._row_type
+        body = msgspec.defstruct(
+            "Body",
+            [
+                ("instances", (list[row] if row_wise else msgspec.Raw) | msgspec.UnsetType, msgspec.UNSET),
+                ("inputs", self._struct("Columns", skip_dims=0) | msgspec.UnsetType, msgspec.UNSET),
+            ],
+            forbid_unknown_fields=True,
+        )
+        self._decoder = msgspec.json.Decoder(body)
+
+    def decode(self, body: bytes) -> InferRequest:
+        """Read `{"instances": ...}` or `{"inputs": ...}`.
+
+        Raises:
+            BadRequest: Not JSON, not this form, not these element types, ragged, out of range, or no row; with the place.
+        """
+        message = self._parse(body)
+        if message.inputs is not msgspec.UNSET:
+            if message.instances is not msgspec.UNSET:
+                raise BadRequest("send either 'instances' or 'inputs', not both", where="$")
+            columns = message.inputs
+            return InferRequest(
+                {
+                    spec.name: _to_array(getattr(columns, field), spec, f"$.inputs.{spec.name}")
+                    for spec, field in zip(self._inputs, self._fields, strict=True)
+                },
+                by_column=True,
+            )
+        if message.instances is msgspec.UNSET:
+            raise BadRequest("send {'instances': [row, ...]} or {'inputs': {name: [...]}}", where="$")
+        if not self._row_wise:
+            raise BadRequest(f"this model takes 'inputs', not 'instances': {self._row_wise_reason}", where="$.instances")
+        return InferRequest(self._columns_of(message.instances), by_column=False)
+
+    def encode(self, request: InferRequest, outputs: Sequence[np.ndarray]) -> bytes:
+        """Write predictions, or outputs by name when the request came by name.
+
+        Raises:
+            ModelError: An output is NaN or infinite, which JSON cannot say.
+        """
+        answer: dict[str, Any]
+        if request.by_column:
+            answer = {"outputs": dict(zip(self._output_names, map(_to_json, outputs), strict=True))}
+        elif len(outputs) == 1:
+            answer = {"predictions": _to_json(outputs[0])}
+        else:
+            columns = [_to_json(output) for output in outputs]
+            answer = {
+                "predictions": [dict(zip(self._output_names, row, strict=True)) for row in zip(*columns, strict=True)]
+            }
+        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+        if b"null" in body:  # orjson writes NaN and infinity as null; a string may say "null" as well
+            for name, output in zip(self._output_names, outputs, strict=True):
+                if output.dtype.kind == "f" and not np.isfinite(output).all():
+                    raise ModelError(f"output {name!r} has a value that is not finite")
+        return body
+
+    def _struct(self, name: str, *, skip_dims: int) -> type[msgspec.Struct]:
+        return msgspec.defstruct(
+            name,
+            [(field, _nested(spec, skip_dims=skip_dims)) for field, spec in zip(self._fields, self._inputs, strict=True)],
+            rename=dict(zip(self._fields, (spec.name for spec in self._inputs), strict=True)),
+            forbid_unknown_fields=True,
+        )
+
+    def _parse(self, body: bytes) -> Any:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            message, _, place = str(error).partition(" - at `")
+            raise BadRequest(message, where=place.rstrip("`") or "$") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"the body is not valid JSON: {error}") from error
+        except RecursionError as error:
+            raise BadRequest("the body is nested too deeply") from error
+
+    def _columns_of(self, rows: list[Any]) -> dict[str, np.ndarray]:
+        named = [isinstance(row, self._row_type) for row in rows]
+        if not any(named):
+            (spec,) = self._inputs
+            return {spec.name: _to_array(rows, spec, "$.instances")}
+        if not all(named):
+            odd = named.index(not named[0])
+            raise BadRequest("rows are either all values or all objects", where=f"$.instances[{odd}]")
+        return {
+            spec.name: _to_array([getattr(row, field) for row in rows], spec, "$.instances[*]." + spec.name)
+            for spec, field in zip(self._inputs, self._fields, strict=True)
+        }
+
+
+def _nested(spec: TensorSpec, *, skip_dims: int) -> Any:
+    """The type of one value of `spec` without its first `skip_dims` dimensions: `list[list[float]]`."""
+    element: Any = {"f": float, "i": int, "u": int, "b": bool}.get(spec.dtype.kind, str)
+    for _ in spec.shape[skip_dims:]:
+        element = list[element]
+    return element
+
+
+def _to_array(values: Any, spec: TensorSpec, where: str) -> np.ndarray:
+    """`values`, whose types are checked, as an array of `spec`'s dtype; the shape may still be wrong for the model."""
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the finite check refuses
+            return np.array(values, dtype=spec.dtype)
+    except (ValueError, OverflowError) as error:
+        for place, length, expected in _ragged(values, where):
+            raise BadRequest(f"{spec.name!r} has {length} values here, {expected} before", where=place) from error
+        for place, value in _leaves(values, where):
+            try:
+                np.array(value, dtype=spec.dtype)
+            except OverflowError:
+                raise BadRequest(f"{value} does not fit {spec.dtype}", where=place) from error
+        raise BadRequest(f"{spec.name!r} cannot be read: {error}", where=where) from error
+
+
+def _ragged(values: Any, where: str) -> Iterator[tuple[str, int, int]]:
+    """The lists that are not as long as the first of their level: place, length, length of the first."""
+    level = [(where, values)]
+    while level and isinstance(level[0][1], list):
+        expected = len(level[0][1])
+        for place, entry in level:
+            if len(entry) != expected:
+                yield place, len(entry), expected
+        level = [(_below(place, index), child) for place, entry in level for index, child in enumerate(entry)]
+
+
+def _leaves(values: Any, where: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, list):
+        for index, child in enumerate(values):
+            yield from _leaves(child, _below(where, index))
+    else:
+        yield where, values
+
+
+def _below(where: str, index: int) -> str:
+    return where.replace("[*]", f"[{index}]", 1) if "[*]" in where else f"{where}[{index}]"
+
+
+def _to_json(output: np.ndarray) -> Any:
+    """What orjson writes for `output`: itself where it can, Python objects for strings and scalars."""
+    if output.dtype == object or output.ndim == 0:
+        return output.tolist()
+    return np.ascontiguousarray(output)

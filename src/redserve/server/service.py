@@ -1,0 +1,240 @@
+"""One inference request, from its bytes to its answer: decode, admit, batch, encode, answer exactly once. No web framework.
+
+    Call(bytes) -> codec.decode -> model.infer -> batch -> codec.encode -> Reply(bytes)
+
+Written with callbacks: `answer(reply)` is called exactly once, on the event loop, unless the call is cancelled first; a future
+and a task per request cost more than a small model does. Large bodies are decoded, and large answers encoded, in a thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import orjson
+
+from redserve.batching import Answer, Ticket
+from redserve.errors import BadRequest, MethodNotAllowed, RedserveError, Rejected, UnsupportedMediaType
+from redserve.models import ModelRepository, ServedModel
+from redserve.protocol import Codec, InferRequest, PredictJson
+
+logger = logging.getLogger("redserve.server")
+
+LARGE_BYTES = 65_536
+"""Above it a body is decoded in a thread: 1.6 MB of JSON take 8 ms. Source: measured, one core."""
+
+JSON = (b"content-type", b"application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the client gets.
+
+    Attributes:
+        status: HTTP status.
+        headers: Lower-case names, content type and length among them.
+        body: The bytes.
+        model: The model that answers, for the `model` label; empty when the request reached none.
+        error: Why the request failed, or `None`.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    model: str = ""
+    error: RedserveError | None = None
+
+
+def error_reply(error: RedserveError, *, model: str = "") -> Reply:
+    """The answer to a request that failed: `{"error": {"reason", "message", ...}}`."""
+    fields: dict[str, str] = {"reason": error.reason, "message": str(error)}
+    if model:
+        fields["model"] = model
+    if isinstance(error, BadRequest) and error.where is not None:
+        fields["where"] = error.where
+    body = orjson.dumps({"error": fields})
+    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    if isinstance(error, Rejected):
+        headers.append((b"retry-after", b"1"))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    return Reply(error.status, headers, body, model, error)
+
+
+class InferenceService:
+    """Answers `/predict` for every model of a repository."""
+
+    def __init__(self, repository: ModelRepository) -> None:
+        self.repository = repository
+        self._codecs: dict[tuple[str, str], tuple[ServedModel, PredictJson]] = {}
+
+    def predict(
+        self,
+        model_name: str | None,
+        body: bytes,
+        answer: Callable[[Reply], None],
+        *,
+        content_type: bytes = b"application/json",
+        content_encoding: bytes = b"",
+        arrived_s: float,
+    ) -> "Call":
+        """Begin a request; `answer` may be called before this returns, when it is refused.
+
+        Args:
+            model_name: Which model; `None` is the only one.
+            body: The whole body.
+            answer: Called once, on the loop, unless the call is cancelled.
+            content_type: As the client sent it; empty when it sent none.
+            content_encoding: As the client sent it; empty when it sent none.
+            arrived_s: `time.perf_counter()` when the request arrived.
+
+        Returns:
+            The call, for cancelling it when the client leaves.
+        """
+        call = Call(answer, arrived_s)
+        try:
+            model = self.repository.get(model_name)
+            call.model = model.name
+            _check_content(content_type, content_encoding)
+            codec = self._codec_of(model)
+        except RedserveError as error:
+            call.fail(error)
+            return call
+        call.begin(model, codec, body)
+        return call
+
+    def _codec_of(self, model: ServedModel) -> PredictJson:
+        key = (model.name, model.version)
+        cached = self._codecs.get(key)
+        if cached is None or cached[0] is not model:
+            engine = model.engine
+            codec = PredictJson(
+                engine.inputs,
+                engine.outputs,
+                row_wise=engine.batchability.mode != "whole",
+                row_wise_reason=engine.batchability.reason,
+            )
+            cached = self._codecs[key] = (model, codec)
+        return cached[1]
+
+
+class Call:
+    """One request that is being answered.
+
+    Attributes:
+        model: The model it goes to; empty until it is found.
+    """
+
+    __slots__ = ("_answer", "_arrived_s", "_cancelled", "_codec", "_request", "_ticket", "model")
+
+    def __init__(self, answer: Callable[[Reply], None], arrived_s: float) -> None:
+        self._answer = answer
+        self._arrived_s = arrived_s
+        self._cancelled = False
+        self._ticket: Ticket | None = None
+        self.model = ""
+
+    def begin(self, model: ServedModel, codec: Codec, body: bytes) -> None:
+        """Decode and queue; large bodies are decoded in a thread."""
+        self._codec = codec
+        if len(body) <= LARGE_BYTES:
+            try:
+                request = codec.decode(body)
+            except RedserveError as error:
+                self.fail(error)
+            else:
+                self._queue(model, request)
+            return
+
+        def decoded(future: asyncio.Future[InferRequest]) -> None:
+            if self._cancelled:
+                future.exception()  # looked at, so that nobody logs it as lost
+                return
+            try:
+                request = future.result()
+            except RedserveError as error:
+                self.fail(error)
+            except Exception as error:
+                self._crash(error)
+            else:
+                self._queue(model, request)
+
+        asyncio.get_running_loop().run_in_executor(None, codec.decode, body).add_done_callback(decoded)
+
+    def cancel(self) -> None:
+        """The client left: what still waits leaves the queue, and `answer` is not called."""
+        self._cancelled = True
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+    def fail(self, error: RedserveError) -> None:
+        """Answer with `error`."""
+        self._reply(error_reply(error, model=self.model))
+
+    def _queue(self, model: ServedModel, request: InferRequest) -> None:
+        self._request = request
+        try:
+            self._ticket = model.infer(request.tensors, self._ran)
+        except RedserveError as error:
+            self.fail(error)
+
+    def _ran(self, result: Answer[list[np.ndarray]]) -> None:
+        error, outputs = result.error, result.result
+        if error is not None or outputs is None:
+            if isinstance(error, RedserveError):
+                self.fail(error)
+            else:
+                self._crash(error or RuntimeError("a batch ended with neither result nor error"))
+            return
+        if sum(output.nbytes for output in outputs) <= LARGE_BYTES:
+            try:
+                body = self._codec.encode(self._request, outputs)
+            except RedserveError as failure:
+                self.fail(failure)
+            else:
+                self._succeed(body, result)
+            return
+
+        def encoded(future: asyncio.Future[bytes]) -> None:
+            try:
+                body = future.result()
+            except RedserveError as failure:
+                self.fail(failure)
+            except Exception as failure:
+                self._crash(failure)
+            else:
+                self._succeed(body, result)
+
+        asyncio.get_running_loop().run_in_executor(
+            None, self._codec.encode, self._request, outputs
+        ).add_done_callback(encoded)
+
+    def _succeed(self, body: bytes, result: Answer[list[np.ndarray]]) -> None:
+        total_ms = 1000 * (perf_counter() - self._arrived_s)
+        timing = f"queue;dur={1000 * result.queue_s:.3f}, compute;dur={1000 * result.compute_s:.3f}, total;dur={total_ms:.3f}"
+        headers = [
+            JSON,
+            (b"content-length", str(len(body)).encode()),
+            (b"server-timing", timing.encode()),
+        ]
+        self._reply(Reply(200, headers, body, self.model))
+
+    def _crash(self, error: BaseException) -> None:
+        logger.error("a request failed unexpectedly", extra={"model": self.model}, exc_info=error)
+        self.fail(RedserveError("the server failed on this request"))
+
+    def _reply(self, reply: Reply) -> None:
+        if not self._cancelled:
+            self._answer(reply)
+
+
+def _check_content(content_type: bytes, content_encoding: bytes) -> None:
+    media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type not in (b"application/json", b"") and not media_type.endswith(b"+json"):
+        raise UnsupportedMediaType(
+            f"send JSON with 'Content-Type: application/json', not {media_type.decode('latin-1')!r}"
+        )
+    if content_encoding not in (b"", b"identity"):
+        raise UnsupportedMediaType(f"content encoding {content_encoding.decode('latin-1')!r} is not read here")
