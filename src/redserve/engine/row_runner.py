@@ -1,0 +1,130 @@
+"""Many requests in, one run, many results out: the function a batcher calls, one for each engine instance.
+
+    requests ─ gather into a kept buffer ─ (pad) ─ engine.run ─ count rows ─ cut ─> one list of views per request
+
+One copy a request and input, into memory that is written again for the next batch; a request that is alone is fed from
+its own memory. Results are views of the batch's outputs, which live as long as any of them.
+"""
+
+import threading
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from redserve.engine.base import Engine
+from redserve.engine.tensors import Array, Tensors, group_of, join_rows
+from redserve.errors import ModelError, WrongResultCount
+
+
+class RowRunner:
+    """Runs batches on one engine, as its `Batchability` allows. Not for several threads at once: each needs its own.
+
+    Args:
+        engine: What runs; may be shared by several runners if it bears concurrent runs.
+        max_batch_size: Rows the kept buffers have room for.
+        max_groups: Shape groups whose buffers are kept, the least recently used going first.
+    """
+
+    def __init__(self, engine: Engine, max_batch_size: int, *, max_groups: int = 8) -> None:
+        if max_batch_size < 1:
+            raise ValueError(f"max_batch_size must be >= 1, got {max_batch_size}")
+        if max_groups < 1:
+            raise ValueError(f"max_groups must be >= 1, got {max_groups}")
+        self._engine = engine
+        self._mode = engine.batchability.mode
+        self._rows_per_run = engine.batchability.rows
+        self._names = tuple(spec.name for spec in engine.inputs)
+        step = self._rows_per_run or 1
+        self._capacity_rows = -(-max_batch_size // step) * step
+        self._max_groups = max_groups
+        self._buffers_by_group: dict[Hashable, dict[str, Array]] = {}
+        self._thread_id: int | None = None
+        self._is_interrupted = False
+
+    def __call__(self, requests: Sequence[Tensors]) -> list[list[Array] | Exception]:
+        """Run checked requests of one shape group, together `max_batch_size` rows at most.
+
+        Returns:
+            One item per request: one array per output, axis 0 as long as the request's; where requests run alone
+            (mode `whole`), the exception of one that failed stands in its place.
+
+        Raises:
+            WrongResultCount: An output's axis 0 is not the batch's rows.
+            ModelError: The run failed.
+        """
+        self._is_interrupted = False
+        self._thread_id = threading.get_ident()
+        try:
+            if self._mode == "whole":
+                return [self._run_alone(request) for request in requests]
+            return self._run_together(requests)
+        finally:
+            self._thread_id = None
+
+    def interrupt(self) -> None:
+        """Make the batch in progress end soon, with an error; from any other thread."""
+        thread_id = self._thread_id
+        if thread_id is not None:
+            self._is_interrupted = True
+            self._engine.interrupt(thread_id)
+
+    def _run_alone(self, request: Tensors) -> list[Array] | Exception:
+        try:
+            return self._run({name: np.asarray(request[name], order="C") for name in self._names})
+        except Exception as error:
+            return error
+
+    def _run_together(self, requests: Sequence[Tensors]) -> list[list[Array] | Exception]:
+        first_name = self._names[0]
+        row_counts = [request[first_name].shape[0] for request in requests]
+        rows = sum(row_counts)
+        step = self._rows_per_run or rows
+        if len(requests) == 1 and rows == step:
+            request = requests[0]
+            return [self._run_rows({name: np.ascontiguousarray(request[name]) for name in self._names}, rows)]
+        batch = self._gather(requests, rows, padded_rows=-(-rows // step) * step)
+        parts = [
+            self._run_rows({name: batch[name][start : start + step] for name in self._names}, step)
+            for start in range(0, rows, step)
+        ]
+        outputs = join_rows(parts)
+        results: list[list[Array] | Exception] = []
+        start = 0
+        for count in row_counts:
+            results.append([output[start : start + count] for output in outputs])
+            start += count
+        return results
+
+    def _gather(self, requests: Sequence[Tensors], rows: int, *, padded_rows: int) -> dict[str, Array]:
+        """Copy all rows into the group's buffers, the last one again until `padded_rows`."""
+        buffers = self._buffers_for(requests[0])
+        for name, buffer in buffers.items():
+            np.concatenate([request[name] for request in requests], out=buffer[:rows])
+            buffer[rows:padded_rows] = buffer[rows - 1]
+        return buffers
+
+    def _buffers_for(self, request: Tensors) -> dict[str, Array]:
+        group = group_of(request)
+        buffers = self._buffers_by_group.pop(group, None)
+        if buffers is None:
+            if len(self._buffers_by_group) == self._max_groups:
+                del self._buffers_by_group[next(iter(self._buffers_by_group))]
+            buffers = {
+                name: np.empty((self._capacity_rows, *request[name].shape[1:]), request[name].dtype)
+                for name in self._names
+            }
+        self._buffers_by_group[group] = buffers
+        return buffers
+
+    def _run_rows(self, inputs: Tensors, rows: int) -> list[Array]:
+        outputs = self._run(inputs)
+        for output in outputs:
+            got = output.shape[0] if output.ndim else 1
+            if got != rows:
+                raise WrongResultCount(expected=rows, got=got)
+        return outputs
+
+    def _run(self, inputs: Tensors) -> list[Array]:
+        if self._is_interrupted:
+            raise ModelError("the run was interrupted")
+        return self._engine.run(inputs)
