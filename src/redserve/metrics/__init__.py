@@ -1,0 +1,1 @@
+"""RED and inference instruments on a prometheus_client registry."""
