@@ -1,24 +1,33 @@
 """One version of one model, from its file to its last answer: load, warm up, infer, drain."""
 
-import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeVar
-
-import numpy as np
 
 from redserve.batching import Answer, Batcher, BatchObserver, BatchPolicy, Ticket
-from redserve.engine.base import CurvePoint, Engine, choose_max_batch_size, measure_curve, warm_up
-from redserve.engine.tensors import RowRunner, Tensors, check_tensors, group_of, join_rows, split_rows
-from redserve.errors import ModelLoadError, ModelNotReady, RedserveError, ShuttingDown
+from redserve.engine.base import Engine
+from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
+from redserve.engine.row_runner import RowRunner
+from redserve.engine.samples import find_sampler
+from redserve.engine.tensors import (
+    Array,
+    Tensors,
+    check_tensors,
+    group_of,
+    join_rows,
+    size_bytes_of,
+    split_rows,
+)
+from redserve.errors import ModelError, ModelLoadError, ModelNotReady, RedserveError, ShuttingDown
+from redserve.models.daemon import in_daemon_thread
 
 logger = logging.getLogger("redserve.models")
 
-T = TypeVar("T")
-Outputs = list[np.ndarray]
+Outputs = list[Array]
+
+MAX_MEASURED_ROWS = 64
+"""Where the search for the best batch size ends."""
 
 
 class ModelState(StrEnum):
@@ -60,6 +69,7 @@ class ServedModel:
         load_engine: Makes the engine; called once, in a thread.
         options: How it is served.
         observer: Told of each batch.
+        example: One row for the documentation; without it, one is made up.
 
     Attributes:
         state: Where it stands.
@@ -67,6 +77,7 @@ class ServedModel:
         engine: What runs its batches, once loaded.
         policy: Its batching numbers, once loaded.
         curve: Measured seconds per batch size, once loaded.
+        example: One row and the model's answer to it, once loaded; `None` where no made-up row runs.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class ServedModel:
         version: str = "1",
         options: ModelOptions | None = None,
         observer: BatchObserver | None = None,
+        example: Tensors | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -84,6 +96,8 @@ class ServedModel:
         self.state = ModelState.LOADING
         self.reason = "loading and warming up"
         self.curve: tuple[CurvePoint, ...] = ()
+        self.example: tuple[Tensors, Outputs] | None = None
+        self._example_row = example
         self._load_engine = load_engine
         self._observer = observer
         self._engine: Engine | None = None
@@ -113,7 +127,7 @@ class ServedModel:
     async def load(self) -> None:
         """Load, measure, warm up; then `state` is `ready`, or `failed` with the reason."""
         try:
-            engine, max_batch_size = await _in_daemon_thread(self._prepare, name=f"redserve-load-{self.name}")
+            engine, runner, max_batch_size = await in_daemon_thread(self._prepare, name=f"redserve-load-{self.name}")
         except Exception as error:
             self.state = ModelState.FAILED
             self.reason = str(error) if isinstance(error, RedserveError) else f"{type(error).__name__}: {error}"
@@ -124,7 +138,7 @@ class ServedModel:
             return
         self._engine = engine
         self._batcher = Batcher(
-            RowRunner(engine, max_batch_size),
+            runner,
             policy=replace(self.options.policy, max_batch_size=max_batch_size),
             name=self.name,
             version=self.version,
@@ -154,14 +168,14 @@ class ServedModel:
             raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
         engine = self.engine
         rows = check_tensors(
-            engine.inputs, tensors, row_wise=engine.batchability.mode != "whole", finite=self.options.finite
+            engine.inputs, tensors, row_wise=engine.batchability.is_row_wise, finite=self.options.finite
         )
         return self._batcher.submit(
             tensors,
             answer,
             rows=rows,
             group=group_of(tensors),
-            size_bytes=sum(tensor.nbytes for tensor in tensors.values()),
+            size_bytes=size_bytes_of(tensors),
         )
 
     async def drain(self, *, grace_s: float | None = None) -> None:
@@ -172,7 +186,7 @@ class ServedModel:
         if self._engine is not None:
             self._engine.close()
 
-    def _prepare(self) -> tuple[Engine, int]:
+    def _prepare(self) -> tuple[Engine, RowRunner, int]:
         """Blocking: everything between a file and a warm engine."""
         engine = self._load_engine()
         mode, rows = engine.batchability.mode, engine.batchability.rows
@@ -185,36 +199,24 @@ class ServedModel:
                     f"({engine.batchability.reason})"
                 )
             max_batch_size = fixed
-        self.curve = tuple(measure_curve(engine, max_rows=max_batch_size))
+        self.curve = tuple(measure_curve(engine, max_rows=max_batch_size or MAX_MEASURED_ROWS))
         if max_batch_size is None:
             max_batch_size = choose_max_batch_size(self.curve)
         warm_up(engine, max_batch_size)
-        return engine, max_batch_size
+        runner = RowRunner(engine, max_batch_size)
+        self.example = _run_example(engine, runner, self._example_row)
+        return engine, runner, max_batch_size
 
 
-def _in_daemon_thread(function: Callable[[], T], *, name: str) -> asyncio.Future[T]:
-    """Run `function` in a thread that neither the loop's end nor the interpreter's waits for."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def work() -> None:
-        result, error = None, None
+def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tuple[Tensors, Outputs] | None:
+    """One row, rounded so that it reads well, and what the model answers."""
+    if row is None:
         try:
-            result = function()
-        except BaseException as caught:
-            error = caught
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            return
-
-    threading.Thread(target=work, name=name, daemon=True).start()
-    return future
+            drawn = find_sampler(engine.run, engine.inputs, rows=engine.batchability.rows or 1).draw(1)
+        except ModelError:
+            return None
+        if engine.batchability.is_row_wise:
+            drawn = {name: tensor[:1] for name, tensor in drawn.items()}
+        row = {name: tensor.round(2) if tensor.dtype.kind == "f" else tensor for name, tensor in drawn.items()}
+    (outputs,) = runner([row])
+    return None if isinstance(outputs, Exception) else (row, outputs)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
+from redserve.engine.tensors import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class InferRequest:
         by_column: Asked as named columns, and so answered as named columns.
     """
 
-    tensors: Mapping[str, np.ndarray]
+    tensors: Mapping[str, Array]
     by_column: bool
 
 
@@ -32,7 +32,7 @@ class Codec(Protocol):
             BadRequest: It is malformed, or does not have the model's form.
         """
 
-    def encode(self, request: InferRequest, outputs: Sequence[np.ndarray]) -> bytes:
+    def encode(self, request: InferRequest, outputs: Sequence[Array]) -> bytes:
         """Write the answer to `request`; `outputs` come in the model's order.
 
         Raises:

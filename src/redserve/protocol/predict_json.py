@@ -3,9 +3,9 @@
     {"instances": [row, ...]}         -> {"predictions": [row, ...]}
     {"inputs": {"name": [...], ...}}  -> {"outputs": {"name": [...], ...}}
 
-A row is a value or a nested list (a model with one input), or an object of named inputs (any model). A row of the answer is
-the output's value, or an object of named outputs when there are several. A model that is not row-wise takes columns only:
-each is the whole tensor, as the model declares it.
+A row is a value or a nested list (a model with one input), or an object of named inputs (any model). A row of the
+answer is the output's value, or an object of named outputs when there are several. A model that is not row-wise takes
+columns only: each is the whole tensor, as the model declares it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from redserve.engine.tensors import TensorSpec
+from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import BadRequest, ModelError
 from redserve.protocol.messages import InferRequest
 
@@ -63,7 +63,7 @@ class PredictJson:
         """Read `{"instances": ...}` or `{"inputs": ...}`.
 
         Raises:
-            BadRequest: Not JSON, not this form, not these element types, ragged, out of range, or no row; with the place.
+            BadRequest: Not JSON, not this form, not these element types, ragged, or out of range; says where.
         """
         message = self._parse(body)
         if message.inputs is not msgspec.UNSET:
@@ -80,36 +80,42 @@ class PredictJson:
         if message.instances is msgspec.UNSET:
             raise BadRequest("send {'instances': [row, ...]} or {'inputs': {name: [...]}}", where="$")
         if not self._row_wise:
-            raise BadRequest(f"this model takes 'inputs', not 'instances': {self._row_wise_reason}", where="$.instances")
+            raise BadRequest(
+                f"this model takes 'inputs', not 'instances': {self._row_wise_reason}", where="$.instances"
+            )
         return InferRequest(self._columns_of(message.instances), by_column=False)
 
-    def encode(self, request: InferRequest, outputs: Sequence[np.ndarray]) -> bytes:
+    def encode(self, request: InferRequest, outputs: Sequence[Array]) -> bytes:
         """Write predictions, or outputs by name when the request came by name.
 
         Raises:
             ModelError: An output is NaN or infinite, which JSON cannot say.
         """
-        answer: dict[str, Any]
         if request.by_column:
-            answer = {"outputs": dict(zip(self._output_names, map(_to_json, outputs), strict=True))}
-        elif len(outputs) == 1:
-            answer = {"predictions": _to_json(outputs[0])}
+            body = _dump("outputs", _columns(self._output_names, outputs))
         else:
-            columns = [_to_json(output) for output in outputs]
-            answer = {
-                "predictions": [dict(zip(self._output_names, row, strict=True)) for row in zip(*columns, strict=True)]
-            }
-        body = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+            body = _dump("predictions", _rows(self._output_names, outputs))
         if b"null" in body:  # orjson writes NaN and infinity as null; a string may say "null" as well
             for name, output in zip(self._output_names, outputs, strict=True):
                 if output.dtype.kind == "f" and not np.isfinite(output).all():
                     raise ModelError(f"output {name!r} has a value that is not finite")
         return body
 
+    def encode_request(self, tensors: Tensors, *, by_column: bool) -> bytes:
+        """Write the body that `decode` reads as `tensors`."""
+        names = [spec.name for spec in self._inputs]
+        columns = [tensors[name] for name in names]
+        if by_column:
+            return _dump("inputs", _columns(names, columns))
+        return _dump("instances", _rows(names, columns))
+
     def _struct(self, name: str, *, skip_dims: int) -> type[msgspec.Struct]:
         return msgspec.defstruct(
             name,
-            [(field, _nested(spec, skip_dims=skip_dims)) for field, spec in zip(self._fields, self._inputs, strict=True)],
+            [
+                (field, _nested(spec, skip_dims=skip_dims))
+                for field, spec in zip(self._fields, self._inputs, strict=True)
+            ],
             rename=dict(zip(self._fields, (spec.name for spec in self._inputs), strict=True)),
             forbid_unknown_fields=True,
         )
@@ -125,7 +131,7 @@ class PredictJson:
         except RecursionError as error:
             raise BadRequest("the body is nested too deeply") from error
 
-    def _columns_of(self, rows: list[Any]) -> dict[str, np.ndarray]:
+    def _columns_of(self, rows: list[Any]) -> dict[str, Array]:
         named = [isinstance(row, self._row_type) for row in rows]
         if not any(named):
             (spec,) = self._inputs
@@ -147,7 +153,7 @@ def _nested(spec: TensorSpec, *, skip_dims: int) -> Any:
     return element
 
 
-def _to_array(values: Any, spec: TensorSpec, where: str) -> np.ndarray:
+def _to_array(values: Any, spec: TensorSpec, where: str) -> Array:
     """`values`, whose types are checked, as an array of `spec`'s dtype; the shape may still be wrong for the model."""
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the finite check refuses
@@ -186,7 +192,22 @@ def _below(where: str, index: int) -> str:
     return where.replace("[*]", f"[{index}]", 1) if "[*]" in where else f"{where}[{index}]"
 
 
-def _to_json(output: np.ndarray) -> Any:
+def _dump(key: str, value: Any) -> bytes:
+    return orjson.dumps({key: value}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _columns(names: Sequence[str], tensors: Sequence[Array]) -> dict[str, Any]:
+    return dict(zip(names, map(_to_json, tensors), strict=True))
+
+
+def _rows(names: Sequence[str], tensors: Sequence[Array]) -> Any:
+    """One value a row, or one object a row when there are several names."""
+    if len(tensors) == 1:
+        return _to_json(tensors[0])
+    return [dict(zip(names, row, strict=True)) for row in zip(*map(_to_json, tensors), strict=True)]
+
+
+def _to_json(output: Array) -> Any:
     """What orjson writes for `output`: itself where it can, Python objects for strings and scalars."""
     if output.dtype == object or output.ndim == 0:
         return output.tolist()

@@ -1,9 +1,10 @@
-"""One inference request, from its bytes to its answer: decode, admit, batch, encode, answer exactly once. No web framework.
+"""One inference request, from its bytes to its answer: decode, admit, batch, encode, answer exactly once.
 
     Call(bytes) -> codec.decode -> model.infer -> batch -> codec.encode -> Reply(bytes)
 
-Written with callbacks: `answer(reply)` is called exactly once, on the event loop, unless the call is cancelled first; a future
-and a task per request cost more than a small model does. Large bodies are decoded, and large answers encoded, in a thread.
+No web framework. Written with callbacks: `answer(reply)` is called exactly once, on the event loop, unless the call is
+cancelled first; a future and a task per request cost more than a small model does. Large bodies are decoded, and large
+answers encoded, in a thread.
 """
 
 import asyncio
@@ -12,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
 import orjson
 
 from redserve.batching import Answer, Ticket
+from redserve.engine.tensors import Array
 from redserve.errors import BadRequest, MethodNotAllowed, RedserveError, Rejected, UnsupportedMediaType
 from redserve.models import ModelRepository, ServedModel
 from redserve.protocol import Codec, InferRequest, PredictJson
@@ -113,7 +114,7 @@ class InferenceService:
             codec = PredictJson(
                 engine.inputs,
                 engine.outputs,
-                row_wise=engine.batchability.mode != "whole",
+                row_wise=engine.batchability.is_row_wise,
                 row_wise_reason=engine.batchability.reason,
             )
             cached = self._codecs[key] = (model, codec)
@@ -180,7 +181,7 @@ class Call:
         except RedserveError as error:
             self.fail(error)
 
-    def _ran(self, result: Answer[list[np.ndarray]]) -> None:
+    def _ran(self, result: Answer[list[Array]]) -> None:
         error, outputs = result.error, result.result
         if error is not None or outputs is None:
             if isinstance(error, RedserveError):
@@ -207,13 +208,14 @@ class Call:
             else:
                 self._succeed(body, result)
 
-        asyncio.get_running_loop().run_in_executor(
-            None, self._codec.encode, self._request, outputs
-        ).add_done_callback(encoded)
+        asyncio.get_running_loop().run_in_executor(None, self._codec.encode, self._request, outputs).add_done_callback(
+            encoded
+        )
 
-    def _succeed(self, body: bytes, result: Answer[list[np.ndarray]]) -> None:
+    def _succeed(self, body: bytes, result: Answer[list[Array]]) -> None:
+        queue_ms, compute_ms = 1000 * result.queue_s, 1000 * result.compute_s
         total_ms = 1000 * (perf_counter() - self._arrived_s)
-        timing = f"queue;dur={1000 * result.queue_s:.3f}, compute;dur={1000 * result.compute_s:.3f}, total;dur={total_ms:.3f}"
+        timing = f"queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, total;dur={total_ms:.3f}"
         headers = [
             JSON,
             (b"content-length", str(len(body)).encode()),

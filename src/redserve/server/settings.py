@@ -22,15 +22,19 @@ class Settings(BaseSettings):
         env_prefix="REDSERVE_", extra="forbid", frozen=True, env_ignore_empty=True, protected_namespaces=()
     )
 
-    model: Annotated[Path | None, Field(description="the ONNX file to serve; without one, the embedded digits demo")] = None
+    model: Annotated[
+        Path | None, Field(description="the ONNX file to serve; without one, the embedded digits demo")
+    ] = None
     name: Annotated[
-        str | None, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its name in URLs and labels; the file's")
+        str | None,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its name in URLs and labels; the file's"),
     ] = None
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
     workers: Annotated[int, Field(description="processes; only 1 for now")] = 1
     device: Annotated[
-        Literal["auto", "cuda", "cpu"], Field(description="auto takes a GPU that works; cuda refuses to start without one")
+        Literal["auto", "cuda", "cpu"],
+        Field(description="auto takes a GPU that works; cuda refuses to start without one"),
     ] = "auto"
     device_id: Annotated[int, Field(ge=0, description="which GPU")] = 0
     intra_op_threads: Annotated[int | None, Field(ge=1, description="threads that share one run; see README")] = None
@@ -56,7 +60,9 @@ class Settings(BaseSettings):
         float | None, Field(gt=0, description="make this latency an exact histogram bound, with fine ones around it")
     ] = None
     access_log: Annotated[bool, Field(description="one JSON line a request on standard output")] = False
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="of the server's own log")] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="of the server's own log")] = (
+        "info"
+    )
 
     @field_validator("workers")
     @classmethod

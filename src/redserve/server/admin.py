@@ -1,0 +1,61 @@
+"""Health and the index of links: what an operator and a load balancer ask for."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+router = APIRouter()
+
+
+@router.get("/livez", summary="Whether the process answers")
+async def livez() -> dict[str, str]:
+    """Always 200: a restart would help nobody who gets this answer."""
+    return {"status": "alive"}
+
+
+@router.get(
+    "/readyz",
+    summary="Whether every model is warm and requests are welcome",
+    responses={503: {"description": "Not yet, or not any more; with the reasons"}},
+)
+async def readyz(request: Request) -> Response:
+    """200 once every model is ready; 503 with the reason of each that is not, and while the server drains."""
+    serving = request.app.state.redserve
+    reasons: dict[str, str] = dict(serving.repository.not_ready())
+    if serving.draining:
+        reasons["server"] = "shutting down"
+    if reasons:
+        return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/", summary="What is served here")
+async def index(request: Request) -> dict[str, Any]:
+    """Links, and the models with their inputs and outputs."""
+    root = request.scope.get("root_path", "")
+    serving = request.app.state.redserve
+    return {
+        "name": "redserve",
+        "version": request.app.version,
+        "models": [
+            {
+                "name": model.name,
+                "version": model.version,
+                "state": model.state,
+                "predict": f"{root}/predict/{model.name}",
+            }
+            for model in serving.repository
+        ],
+        "links": {
+            name: f"{root}/{path}"
+            for name, path in {
+                "predict": "predict",
+                "docs": "docs",
+                "openapi": "openapi.json",
+                "metrics": "metrics",
+                "live": "livez",
+                "ready": "readyz",
+            }.items()
+        },
+    }

@@ -1,0 +1,195 @@
+"""`create_app()`: the FastAPI application of the reference server, for `redserve serve`, plain uvicorn and embedding.
+
+    REDMiddleware ─ PredictDoor ─ FastAPI: /, /livez, /readyz, /docs
+
+Models load in the background once the application starts: it answers at once, and `/readyz` says 503 until all are
+warm.
+"""
+
+import asyncio
+import importlib.metadata
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+
+from redserve import demo
+from redserve.engine.base import Engine
+from redserve.errors import outcome_of
+from redserve.metrics import BatchMetrics, ModelMetrics, latency_buckets
+from redserve.middleware import REDMiddleware
+from redserve.models import ModelRepository, ModelState, ServedModel
+from redserve.server import admin, docs
+from redserve.server.asgi_door import PredictDoor
+from redserve.server.logs import AccessLog
+from redserve.server.service import InferenceService
+from redserve.server.settings import Settings
+
+
+@dataclass
+class Serving:
+    """What runs behind one application, at `app.state.redserve`.
+
+    Attributes:
+        settings: What it was told.
+        repository: Its models.
+        draining: Shutting down: still answering, but no longer ready.
+        loaded: Set once every model is ready or has failed.
+    """
+
+    settings: Settings
+    repository: ModelRepository
+    draining: bool = False
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    engines: Mapping[str, Callable[[], Engine]] | None = None,
+    registry: CollectorRegistry | None = None,
+) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: What to serve and how; from `REDSERVE_*` and its TOML file when not given.
+        engines: Your own models by name: each a function that loads an engine, called in a thread. Without them, the
+            ONNX model that the settings name is served.
+        registry: Gets the metrics; prometheus_client's default when not given.
+
+    Raises:
+        ValueError: A setting is wrong.
+    """
+    settings = settings or Settings.load()
+    serving = Serving(settings, _repository(settings, engines or _onnx(settings), registry))
+    app = FastAPIOffline(
+        title="redserve",
+        version=importlib.metadata.version("redserve"),
+        description="RED metrics and dynamic batching for ONNX models.",
+        redoc_url=None,
+        static_url="/docs/assets",
+        lifespan=_lifespan,
+    )
+    app.state.redserve = serving
+    app.include_router(admin.router)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(Exception)(_unhandled)
+    app.add_middleware(
+        PredictDoor,
+        service=InferenceService(serving.repository),
+        max_body_bytes=settings.max_body_mib * 2**20,
+    )
+    if settings.access_log:
+        app.add_middleware(AccessLog)
+    app.add_middleware(REDMiddleware, registry=registry, buckets=_buckets(settings))
+    _document_predict(app, serving.repository)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    serving: Serving = app.state.redserve
+
+    async def load() -> None:
+        await serving.repository.load()
+        serving.loaded.set()
+
+    loading = asyncio.create_task(load())
+    try:
+        yield
+    finally:
+        serving.draining = True
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        await serving.repository.drain(grace_s=serving.settings.grace_s)
+
+
+def _onnx(settings: Settings) -> dict[str, Callable[[], Engine]]:
+    path = settings.model or demo.model_path()
+
+    def load() -> Engine:
+        from redserve.engine.onnx_runtime import OnnxRuntimeEngine  # seconds to import, and an extra of its own
+
+        return OnnxRuntimeEngine.load(
+            path,
+            device=settings.device,
+            device_id=settings.device_id,
+            intra_op_threads=settings.intra_op_threads,
+            provider_options=settings.provider_options,
+            session_options=settings.session_options,
+            batching=settings.batching,
+        )
+
+    return {settings.name or path.stem: load}
+
+
+def _repository(
+    settings: Settings, engines: Mapping[str, Callable[[], Engine]], registry: CollectorRegistry | None
+) -> ModelRepository:
+    observer = BatchMetrics(registry, buckets=_buckets(settings))
+    metrics = ModelMetrics(registry)
+
+    def on_change(model: ServedModel) -> None:
+        metrics.ready(model.name, model.version, model.state is ModelState.READY)
+        if model.state is ModelState.READY:
+            metrics.info(
+                model.name,
+                model.version,
+                provider=model.engine.provider,
+                batching=model.engine.batchability.mode,
+                max_batch_size=str(model.policy.max_batch_size),
+            )
+
+    options = settings.model_options()
+    example = demo.example() if settings.model is None else None
+    return ModelRepository(
+        (
+            ServedModel(name, load, options=options, observer=observer, example=example)
+            for name, load in engines.items()
+        ),
+        on_change=on_change,
+    )
+
+
+def _buckets(settings: Settings) -> tuple[float, ...]:
+    slo_ms = settings.latency_slo_ms
+    return latency_buckets(None if slo_ms is None else slo_ms / 1000)
+
+
+def _document_predict(app: FastAPI, repository: ModelRepository) -> None:
+    """Add `/predict` to the OpenAPI page, as the models stand when somebody asks."""
+    routes_only = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = routes_only()
+        return {**schema, "paths": {**docs.predict_paths(list(repository)), **schema.get("paths", {})}}
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    _, reason = outcome_of(error.status_code)
+    return JSONResponse(
+        {"error": {"reason": reason, "message": str(error.detail)}}, error.status_code, headers=error.headers
+    )
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    wrong = error.errors()
+    where = "$." + ".".join(map(str, wrong[0]["loc"])) if wrong else "$"
+    message = "; ".join(item["msg"] for item in wrong)
+    return JSONResponse({"error": {"reason": "bad_request", "message": message, "where": where}}, 422)
+
+
+async def _unhandled(request: Request, error: Exception) -> Response:
+    return JSONResponse(
+        {"error": {"reason": "unhandled_exception", "message": "the server failed on this request"}}, 500
+    )

@@ -1,0 +1,84 @@
+"""What `redserve serve` and `redserve inspect` say of a model and of a server, as text."""
+
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+
+from redserve.engine.base import Engine
+from redserve.engine.curve import CurvePoint
+from redserve.engine.tensors import TensorSpec
+from redserve.models import ServedModel
+from redserve.server.app import Serving
+from redserve.server.docs import MAX_EXAMPLE_BYTES, example_of
+
+
+def banner(serving: Serving, host: str, port: int) -> str:
+    """Everything a user wants to know once the server is ready."""
+    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    lines = [f"redserve is ready at {base}", ""]
+    for model in serving.repository:
+        lines += [*describe(model.engine, name=model.name), *_batching(model), ""]
+        lines += ["  try it:", f"    {curl_line(model, base)}", ""]
+    lines += [f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
+    return "\n".join(lines)
+
+
+def describe(engine: Engine, *, name: str) -> list[str]:
+    """The model as it was loaded: inputs, outputs, provider, batchability."""
+    lines = [f"  model     {name}"]
+    lines += [f"  input     {spec}" for spec in engine.inputs]
+    lines += [f"  output    {spec}" for spec in engine.outputs]
+    note = getattr(engine, "provider_note", "")
+    lines.append(f"  provider  {engine.provider}" + (f" ({note})" if note else ""))
+    batchability = engine.batchability
+    lines.append(f"  batching  {batchability.mode}: {batchability.reason}")
+    if batchability.note:
+        lines.append(f"            {batchability.note}")
+    return lines
+
+
+def curve_table(curve: Sequence[CurvePoint]) -> list[str]:
+    """Measured time per batch size, a line each."""
+    return [
+        f"            {point.rows:>5} rows  {1000 * point.seconds:>9.3f} ms  {point.rows_per_s:>11,.0f} rows/s"
+        for point in curve
+    ]
+
+
+def curl_line(model: ServedModel, base: str) -> str:
+    """A command that works when pasted."""
+    url = shlex.quote(f"{base}/predict/{model.name}")
+    head = f"curl -s {url} -H 'Content-Type: application/json'"
+    example = example_of(model)
+    if example is not None and len(example[0]) <= MAX_EXAMPLE_BYTES:
+        return f"{head} -d {shlex.quote(example[0].decode())}"
+    return f"{_python_example(model)} | {head} -d @-"
+
+
+def _python_example(model: ServedModel) -> str:
+    """A command that prints a large request: its values are written as products of lists."""
+    engine = model.engine
+    inputs, _ = model.example or ({}, [])
+    row_wise = engine.batchability.is_row_wise
+    columns = {spec.name: _zeros(spec, inputs[spec.name].shape[1 if row_wise else 0 :]) for spec in engine.inputs}
+    named = "{" + ", ".join(f"{name!r}: {value}" for name, value in columns.items()) + "}"
+    body = f"{{'instances': [{named}]}}" if row_wise else f"{{'inputs': {named}}}"
+    return f"python3 -c {shlex.quote(f'import json; print(json.dumps({body}))')}"
+
+
+def _zeros(spec: TensorSpec, sizes: Sequence[int]) -> str:
+    zero = {"f": "0.0", "b": "False", "O": "''"}.get(np.dtype(spec.dtype).kind, "0")
+    for size in reversed(sizes):
+        zero = f"[{zero}] * {size}"
+    return zero
+
+
+def _batching(model: ServedModel) -> list[str]:
+    policy = model.policy
+    asked = "measured" if model.options.max_batch_size is None else "as asked"
+    return [
+        f"            up to {policy.max_batch_size} rows a batch ({asked}), {policy.max_queue_rows} rows may queue,",
+        f"            the oldest waits {1000 * policy.max_queue_delay_s:g} ms at most for company",
+        *curve_table(model.curve),
+    ]

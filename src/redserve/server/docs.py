@@ -1,0 +1,113 @@
+"""The OpenAPI description of `/predict`: written from the models that are served, with an example that works."""
+
+from typing import Any
+
+import orjson
+
+from redserve.models import ServedModel
+from redserve.protocol import InferRequest, PredictJson
+
+MAX_EXAMPLE_BYTES = 4096
+"""A longer example helps no reader: an image of 3x224x224 is 1 MB of JSON."""
+
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["reason", "message"],
+            "properties": {
+                "reason": {"type": "string", "description": "one of a few fixed words, as in inference_errors_total"},
+                "message": {"type": "string"},
+                "model": {"type": "string"},
+                "where": {"type": "string", "description": "JSON path of the mistake"},
+            },
+        }
+    },
+}
+
+_ERRORS = {
+    "400": "the body is not JSON, or does not fit the model",
+    "404": "no such model",
+    "413": "the body is too large",
+    "415": "the body is not JSON",
+    "500": "the model failed on this request",
+    "503": "the queue is full, or the model is not ready; try again after Retry-After seconds",
+}
+
+
+def example_of(model: ServedModel, *, by_column: bool = False) -> tuple[bytes, bytes] | None:
+    """A request body that works, and its answer; `None` until the model is loaded."""
+    if model.example is None:
+        return None
+    engine = model.engine
+    by_column = by_column or not engine.batchability.is_row_wise
+    codec = PredictJson(engine.inputs, engine.outputs, row_wise=engine.batchability.is_row_wise)
+    inputs, outputs = model.example
+    return codec.encode_request(inputs, by_column=by_column), codec.encode(InferRequest(inputs, by_column), outputs)
+
+
+def predict_paths(models: list[ServedModel]) -> dict[str, Any]:
+    """The `paths` of `/predict` and `/predict/{model}`."""
+    named = _operation("Run one of the models", "predict_model", models)
+    named["parameters"] = [
+        {
+            "name": "model",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "enum": [model.name for model in models]},
+        }
+    ]
+    paths = {"/predict/{model}": {"post": named}}
+    if len(models) == 1:
+        paths = {"/predict": {"post": _operation("Run the model", "predict", models)}} | paths
+    return paths
+
+
+def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> dict[str, Any]:
+    requests, answers = {}, {}
+    for model in models:
+        for by_column in (False, True):
+            example = example_of(model, by_column=by_column)
+            if example is not None and max(map(len, example)) <= MAX_EXAMPLE_BYTES:
+                name = f"{model.name}, {'columns' if by_column else 'rows'}"
+                requests[name], answers[name] = ({"value": orjson.loads(body)} for body in example)
+    return {
+        "summary": summary,
+        "operationId": operation_id,
+        "tags": ["inference"],
+        "description": "\n\n".join(_description(model) for model in models),
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _one_of("instances", "inputs"), "examples": requests}},
+        },
+        "responses": {
+            "200": {
+                "description": "one prediction a row, in the order of the rows",
+                "content": {"application/json": {"schema": _one_of("predictions", "outputs"), "examples": answers}},
+            },
+            **{
+                status: {"description": text, "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
+                for status, text in _ERRORS.items()
+            },
+        },
+    }
+
+
+def _one_of(rows: str, columns: str) -> dict[str, Any]:
+    """Either a list of rows, or named columns."""
+    return {
+        "oneOf": [
+            {"type": "object", "required": [rows], "properties": {rows: {"type": "array", "items": {}}}},
+            {"type": "object", "required": [columns], "properties": {columns: {"type": "object"}}},
+        ]
+    }
+
+
+def _description(model: ServedModel) -> str:
+    if model.example is None:
+        return f"**{model.name}**: not ready, {model.reason}"
+    engine = model.engine
+    inputs, outputs = (", ".join(f"`{spec}`" for spec in specs) for specs in (engine.inputs, engine.outputs))
+    return f"**{model.name}** takes {inputs} and answers {outputs}."

@@ -1,0 +1,119 @@
+"""Runs the application under uvicorn, owns the signals, and says what came up.
+
+    SIGTERM, SIGINT ─> not ready ─> no new connections ─> what is in flight is answered, within `grace_s` ─> exit 0
+    the same again  ─> at once ─> exit 1
+
+uvicorn by itself raises the signal again once it is done, and so ends with status 143.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from redserve.models import ModelState
+from redserve.server.app import Serving, create_app
+from redserve.server.banner import banner
+from redserve.server.logs import configure_logging
+from redserve.server.settings import Settings
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal ends it, or the model cannot be loaded.
+
+    Returns:
+        The exit status: 0 after a drain; 1 when the port was taken, no model could be loaded, or a second signal came.
+    """
+    configure_logging(settings.log_level)
+    app = create_app(settings)
+    server = Server(app, settings)
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn, when it cannot start; it has logged why
+        return int(error.code or 0) and 1
+    return server.exit_status
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains on the first signal and stops on the second.
+
+    Attributes:
+        exit_status: What the process should end with.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=settings.grace_s,
+            )
+        )
+        self.exit_status = 0
+        self._serving: Serving = app.state.redserve
+        self._announcing: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on, once started."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        return host, port
+
+    async def serve(self, sockets: None = None) -> None:
+        """Serve until told to stop."""
+        try:
+            await super().serve(sockets)
+        finally:
+            if self._announcing is not None:
+                self._announcing.cancel()
+                await asyncio.gather(self._announcing, return_exceptions=True)
+
+    async def startup(self, sockets: None = None) -> None:
+        """Listen; the models load meanwhile."""
+        await super().startup(sockets)
+        self._announcing = asyncio.create_task(self._announce())
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM while serving, and give them back without raising them again."""
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: stop at once."""
+        self._serving.draining = True
+        if self.should_exit:
+            self.force_exit = True
+            self.exit_status = 1
+        self.should_exit = True
+
+    async def _announce(self) -> None:
+        """Once the models are loaded: say what came up, or give up when one did not."""
+        await self._serving.loaded.wait()
+        failed = [model for model in self._serving.repository if model.state is ModelState.FAILED]
+        for model in failed:
+            print(f"redserve: model {model.name!r} cannot be served: {model.reason}", file=sys.stderr, flush=True)
+        if failed:
+            self.exit_status = 1
+            self.should_exit = True
+            return
+        host, port = self.address
+        print(banner(self._serving, host, port), flush=True)
