@@ -1,0 +1,184 @@
+"""May requests share a run? By what the model declares, then by trying it.
+
+    declared inputs ─ rule ─> dynamic | fixed ─ probe: run 1 and 3 rows ─> dynamic | fixed
+                       └────> whole                                └─────> whole, with the reason
+
+A declaration is not enough: outputs' sizes carry other names or none, and exporters leave a batch of 1 in a Reshape.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from redserve.engine.base import Batchability
+from redserve.engine.samples import Sampler, find_sampler
+from redserve.engine.tensors import Array, Tensors, TensorSpec
+from redserve.errors import ModelError, ModelLoadError
+
+Run = Callable[[Tensors], list[Array]]
+
+_PROBED_ROWS = 3
+_TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-4}
+"""By bytes per float, of the largest number in an output: what rounding may do (1e-7 seen on CPU with float32)."""
+
+
+def judge_batchability(
+    run: Run,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    *,
+    batching: Literal["auto", "on", "off"] = "auto",
+) -> Batchability:
+    """Decide how a model may be batched.
+
+    Args:
+        run: Runs the model, raising `ModelError`.
+        inputs: What it declares to take.
+        outputs: What it declares to answer.
+        batching: `on` overrules the doubts (names that say otherwise, a probe that could not be made, rows that
+            change each other); `off` runs each request as it came.
+
+    Raises:
+        ModelLoadError: `batching="on"` for a model that cannot be.
+    """
+    if batching == "off":
+        return Batchability(mode="whole", reason="batching is turned off: each request runs as it came")
+    obstacle = _obstacle(inputs)
+    doubt = "" if batching == "on" or obstacle else _doubt(inputs)
+    if not obstacle and not doubt:
+        rows = inputs[0].shape[0]
+        probe = _probe_fixed if isinstance(rows, int) else _probe_dynamic
+        try:
+            judged = probe(run, inputs, outputs, must=batching == "on")
+        except ModelError as error:
+            judged = f"a batch fails where another runs ({error})"
+        if isinstance(judged, Batchability):
+            return judged
+        obstacle = judged
+    if batching == "on":
+        raise ModelLoadError(f"batching is on, but {obstacle}")
+    return Batchability(mode="whole", reason=f"each request runs as it came: {obstacle or doubt}")
+
+
+def _obstacle(inputs: Sequence[TensorSpec]) -> str:
+    """What in the declared inputs rules batching out; empty if nothing does."""
+    if not inputs:
+        return "the model has no inputs"
+    for spec in inputs:
+        if not spec.shape:
+            return f"input {spec.name!r} is a scalar, or declares no shape, so it has no rows"
+        if spec.shape[0] == 0:
+            return f"input {spec.name!r} is declared to be empty"
+    first = inputs[0]
+    for spec in inputs[1:]:
+        sizes = [size if isinstance(size, int) else None for size in (first.shape[0], spec.shape[0])]
+        if sizes[0] != sizes[1]:
+            return f"inputs {first} and {spec} do not have the same rows"
+    return ""
+
+
+def _doubt(inputs: Sequence[TensorSpec]) -> str:
+    """What in the declared names speaks against axis 0 being the batch; empty if nothing does."""
+    row_symbols = {spec.shape[0] for spec in inputs}
+    for spec in inputs:
+        for axis, size in enumerate(spec.shape[1:], start=1):
+            if isinstance(size, str) and size in row_symbols:
+                return f"input {spec} has {size!r} on axis {axis}, which counts rows elsewhere"
+            if _means_batch(size) and not any(map(_means_batch, row_symbols)):
+                return f"input {spec} has its batch on axis {axis}, not on axis 0"
+    return ""
+
+
+def _means_batch(size: int | str | None) -> bool:
+    return isinstance(size, str) and (size.lower().startswith("batch") or size in ("N", "bs"))
+
+
+def _probe_dynamic(
+    run: Run, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, must: bool
+) -> Batchability | str:
+    try:
+        sampler = find_sampler(run, inputs)
+    except ModelError as error:
+        return _unproven(f"it runs on no made-up input ({error})", mode="dynamic", rows=None, must=must)
+    batch = sampler.draw(_PROBED_ROWS)
+    alone = {name: tensor[:1] for name, tensor in batch.items()}
+    answer_alone = run(alone)
+    answer = run(batch)
+    problem = _unfaithful(outputs, answer_alone, rows=1) or _unfaithful(outputs, answer, rows=_PROBED_ROWS)
+    if problem:
+        return problem
+    difference = _difference(answer_alone, 0, answer, 0) or _neighbours_matter(run, sampler, batch, answer)
+    return Batchability(
+        mode="dynamic",
+        reason=f"axis 0 of every input and output counts rows: runs of 1 and {_PROBED_ROWS} rows agree",
+        note=_note(difference),
+    )
+
+
+def _probe_fixed(
+    run: Run, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, must: bool
+) -> Batchability | str:
+    rows = int(inputs[0].shape[0] or 1)
+    try:
+        sampler = find_sampler(run, inputs, rows=rows)
+    except ModelError as error:
+        return _unproven(f"it runs on no made-up input ({error})", mode="fixed", rows=rows, must=must)
+    batch = sampler.draw(rows)
+    answer = run(batch)
+    problem = _unfaithful(outputs, answer, rows=rows)
+    if problem:
+        return problem
+    difference = _neighbours_matter(run, sampler, batch, answer) if rows > 1 else ""
+    if difference and not must:
+        return f"its {rows} rows are not independent ({difference}), so they are not {rows} requests"
+    how = "row by row" if rows == 1 else f"padded to {rows} rows"
+    return Batchability(
+        mode="fixed", rows=rows, reason=f"the model fixes axis 0 to {rows}: runs {how}", note=_note(difference)
+    )
+
+
+def _unproven(problem: str, *, mode: Literal["dynamic", "fixed"], rows: int | None, must: bool) -> Batchability | str:
+    if not must:
+        return f"{problem}, so batching is unproven; turn it on if its rows are independent"
+    return Batchability(mode=mode, rows=rows, reason="batching is turned on", note=f"unproven: {problem}")
+
+
+def _unfaithful(outputs: Sequence[TensorSpec], answer: Sequence[Array], *, rows: int) -> str:
+    for spec, output in zip(outputs, answer, strict=True):
+        if output.ndim == 0 or output.shape[0] != rows:
+            given = f"{rows} row{'s' if rows > 1 else ''}"
+            return f"output {spec.name!r} has shape {list(output.shape)} for {given}, so its axis 0 is not the rows"
+    return ""
+
+
+def _neighbours_matter(run: Run, sampler: Sampler, batch: Tensors, answer: Sequence[Array]) -> str:
+    """Put the batch's first row last, among other rows: what changes in its answer?"""
+    rows = next(iter(batch.values())).shape[0]
+    others = sampler.draw(rows, seed=1)
+    for name, tensor in others.items():
+        tensor[-1] = batch[name][0]
+    return _difference(answer, 0, run(others), rows - 1)
+
+
+def _difference(answer: Sequence[Array], row: int, other: Sequence[Array], other_row: int) -> str:
+    """How two answers to one row differ; empty where only by rounding."""
+    worst, shown = 0.0, ""
+    for one, two in zip(answer, other, strict=True):
+        first, second = one[row], two[other_row]
+        if first.shape != second.shape:
+            return f"its shape is {list(first.shape)} or {list(second.shape)}"
+        if one.dtype.kind != "f":
+            if not np.array_equal(first, second) and not shown:
+                shown = f"a {one.dtype.name} answer changes"
+            continue
+        first, second = np.nan_to_num(first.astype(np.float64)), np.nan_to_num(second.astype(np.float64))
+        gap = float(np.max(np.abs(first - second), initial=0.0))
+        scale = max(1.0, float(np.max(np.abs(first), initial=0.0)))
+        if gap > _TOLERANCE[one.dtype.itemsize] * scale and gap > worst:
+            worst, shown = gap, f"by up to {gap:.2g}"
+    return shown
+
+
+def _note(difference: str) -> str:
+    return f"a row's answer changes with its batch mates: {difference}" if difference else ""

@@ -1,0 +1,126 @@
+"""What a batch costs, measured: the curve, the batch size it speaks for, and the warm-up before the first request.
+
+measure_curve ─ rows and seconds, powers of two ─> choose_max_batch_size ─> warm_up
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from redserve.engine.base import Engine
+from redserve.engine.samples import Sampler, find_sampler
+from redserve.engine.tensors import Tensors
+from redserve.errors import ModelError
+
+logger = logging.getLogger("redserve.engine")
+
+_MIN_RUNS, _MAX_RUNS, _ENOUGH_S = 5, 200, 0.005
+_CLOSE_TO_BEST = 0.95
+_UNMEASURED_ROWS = 8
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A batch of `rows` takes `seconds` (the median of its runs)."""
+
+    rows: int
+    seconds: float
+
+    @property
+    def rows_per_s(self) -> float:
+        """Throughput of back-to-back runs."""
+        return self.rows / self.seconds
+
+
+def measure_curve(
+    engine: Engine,
+    *,
+    max_rows: int = 64,
+    budget_s: float = 2.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[CurvePoint]:
+    """Time the engine at 1, 2, 4, ... rows; where the model allows one size only, at that one.
+
+    Args:
+        engine: What is timed, on made-up inputs.
+        max_rows: Where it ends.
+        budget_s: No further size is begun after this long.
+        clock: Seconds.
+
+    Returns:
+        The points so far when two doublings in a row brought no more rows/s, the budget was used up or a size failed;
+        none where no made-up input runs.
+    """
+    sampler = _sampler_of(engine)
+    if sampler is None:
+        return []
+    batchability = engine.batchability
+    if batchability.mode != "dynamic":
+        max_rows = first = batchability.rows or 1
+    else:
+        first = 1
+    deadline_s = clock() + budget_s
+    points: list[CurvePoint] = []
+    best, fruitless, rows = 0.0, 0, first
+    while rows <= max_rows and fruitless < 2 and (not points or clock() < deadline_s):
+        try:
+            seconds = _median_s(engine, sampler.draw(rows), clock, deadline_s)
+        except ModelError as error:
+            logger.warning("batch size failed in measurement", extra={"rows": rows, "error": str(error)})
+            break
+        point = CurvePoint(rows, seconds)
+        points.append(point)
+        fruitless = 0 if point.rows_per_s > best else fruitless + 1
+        best = max(best, point.rows_per_s)
+        rows *= 2
+    return points
+
+
+def choose_max_batch_size(curve: Sequence[CurvePoint]) -> int:
+    """The smallest measured batch whose rows/s is within 5 % of the best; 8 where nothing was measured."""
+    if not curve:
+        return _UNMEASURED_ROWS
+    best = max(point.rows_per_s for point in curve)
+    return min(point.rows for point in curve if point.rows_per_s >= _CLOSE_TO_BEST * best)
+
+
+def warm_up(engine: Engine, max_batch_size: int) -> int:
+    """Run every batch size that will run once, the largest first, so that memory is claimed in one piece.
+
+    Returns:
+        How many runs that were; 0 where no made-up input runs.
+
+    Raises:
+        ModelError: A size failed.
+    """
+    sampler = _sampler_of(engine)
+    if sampler is None:
+        return 0
+    batchability = engine.batchability
+    sizes = range(max_batch_size, 0, -1) if batchability.mode == "dynamic" else (batchability.rows or 1,)
+    for rows in sizes:
+        engine.run(sampler.draw(rows))
+    return len(sizes)
+
+
+def _sampler_of(engine: Engine) -> Sampler | None:
+    try:
+        return find_sampler(engine.run, engine.inputs, rows=engine.batchability.rows or 1)
+    except ModelError as error:
+        logger.warning("no made-up input runs, so the model stays cold", extra={"error": str(error)})
+        return None
+
+
+def _median_s(engine: Engine, tensors: Tensors, clock: Callable[[], float], deadline_s: float) -> float:
+    engine.run(tensors)  # the first run of a shape also allocates
+    times_s: list[float] = []
+    while True:
+        start_s = clock()
+        engine.run(tensors)
+        end_s = clock()
+        times_s.append(end_s - start_s)
+        enough = len(times_s) >= _MIN_RUNS and sum(times_s) >= _ENOUGH_S
+        if enough or len(times_s) == _MAX_RUNS or end_s >= deadline_s:
+            return max(statistics.median(times_s), 1e-9)
