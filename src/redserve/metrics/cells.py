@@ -3,7 +3,7 @@
 A series' cell is one list, so `list(cell)` copies it in one atomic step and a scrape never sees half an observation:
 
     counter, gauge   [value]
-    histogram        [bucket 0, ..., bucket n-1, +Inf bucket, sum]      an observation is in one bucket; count = their sum
+    histogram        [bucket 0, ..., bucket n-1, +Inf bucket, sum]    each observation is in one bucket
 
 The writer resolves a `Series` once, keeps it, and adds to `series.cell` in place. Cells have one writer, the event
 loop; a scrape calls `copy()`, and everything after it (Metric objects, rendering) reads the copy.
@@ -233,7 +233,7 @@ class Histogram(Family):
 
 def number_text(value: float) -> str:
     """As Prometheus writes it: `+Inf`, `NaN`, `1e+06`; whole counts without a fraction."""
-    return str(value) if value.__class__ is int else floatToGoString(value)  # type: ignore[no-untyped-call,no-any-return]
+    return str(value) if value.__class__ is int else floatToGoString(value)  # type: ignore[no-untyped-call]
 
 
 def _encodable(value: str) -> str:

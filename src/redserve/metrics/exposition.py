@@ -1,0 +1,154 @@
+"""`/metrics` as an ASGI app: what Prometheus scrapes.
+
+request ─> negotiate: text 0.0.4 or OpenMetrics 1.0, gzip or not
+        ─> copy every cell of ours in one step                          on the event loop: the numbers agree
+        ─> collect the user's registry ─> render ours ─> compress       in a thread
+        ─> 200, or 500 when one of the user's collectors fails
+"""
+
+import asyncio
+import gzip
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import generate_latest as generate_text
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from redserve.metrics.families import Exposure, FamilySet, SetCopy, exposing, family_sets
+from redserve.metrics.rendering import render
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_GZIP_LEVEL = 1
+
+logger = logging.getLogger("redserve.metrics")
+
+
+def metrics_app(registry: CollectorRegistry | None = None) -> ASGIApp:
+    """An ASGI app that answers every GET and HEAD with the metrics of `registry`.
+
+    It goes wherever it is mounted; `REDMiddleware` already answers on `/metrics` with it. The format follows `Accept`,
+    gzip follows `Accept-Encoding`, and `?name[]=inference_requests_total&name[]=...` leaves out all other samples.
+    When a collector of the user's fails, the answer is a 500 that names the exception, so that the target is down in
+    Prometheus: a scrape without what it used to hold would look as good as a whole one.
+
+    Args:
+        registry: What is exposed; `None` is prometheus_client's default registry.
+    """
+    exposed = REGISTRY if registry is None else registry
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        if scope["type"] != "http":
+            raise NotImplementedError(f"metrics_app answers HTTP, not {scope['type']}")
+        method = scope["method"]
+        if method not in ("GET", "HEAD"):
+            answer = _plain(405, f"{method} is not allowed here, use GET or HEAD\n", (b"allow", b"GET, HEAD"))
+        else:
+            answer = await _scrape(exposed, scope)
+        status, headers, body = answer
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+
+    return app
+
+
+_Headers = list[tuple[bytes, bytes]]
+_Answer = tuple[int, _Headers, bytes]
+
+
+async def _scrape(registry: CollectorRegistry, scope: Scope) -> _Answer:
+    is_openmetrics = wants_openmetrics(_header(scope, b"accept"))
+    is_gzip = takes_gzip(_header(scope, b"accept-encoding"))
+    names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]")
+    copies = {families: families.copy() for families in family_sets(registry)}
+    try:
+        body = await asyncio.to_thread(_body, registry, copies, names, is_openmetrics=is_openmetrics, is_gzip=is_gzip)
+    except Exception as error:
+        logger.exception("a scrape failed")
+        kind = type(error).__name__
+        return _plain(500, f"a collector of this registry raised {kind}; the log of redserve.metrics has the details\n")
+    headers = [
+        (b"content-type", (OPENMETRICS if is_openmetrics else TEXT).encode()),
+        (b"vary", b"Accept, Accept-Encoding"),
+    ]
+    if is_gzip:
+        headers.append((b"content-encoding", b"gzip"))
+    return 200, headers, body
+
+
+def _body(
+    registry: CollectorRegistry,
+    copies: Mapping[FamilySet, SetCopy],
+    names: Iterable[str] | None,
+    *,
+    is_openmetrics: bool,
+    is_gzip: bool,
+) -> bytes:
+    generate = generate_openmetrics if is_openmetrics else generate_text
+    exposure = Exposure(copies, is_filtered=names is not None)
+    with exposing(exposure):
+        body = generate(registry if names is None else registry.restricted_registry(names))
+    if names is None:
+        ours = (copy for families, copy in copies.items() if families in exposure.asked)
+        body = render(ours, is_openmetrics=is_openmetrics).encode() + body
+    return gzip.compress(body, _GZIP_LEVEL, mtime=0) if is_gzip else body
+
+
+def _plain(status: int, text: str, *headers: tuple[bytes, bytes]) -> _Answer:
+    return status, [(b"content-type", b"text/plain; charset=utf-8"), *headers], text.encode()
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Whether `Accept` names OpenMetrics 1.0, and likes it as much as the text format or more.
+
+    `choose_encoder` of prometheus_client would also answer other versions than 1.0, and ignores the weights.
+    """
+    weight = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
+    for media_type, parameters in _preferences(accept):
+        if media_type == "application/openmetrics-text" and parameters.get("version", "1.0.0") != "1.0.0":
+            continue
+        if media_type in weight:
+            weight[media_type] = max(weight[media_type], _weight(parameters))
+    return 0 < weight["application/openmetrics-text"] >= weight["text/plain"]
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether `Accept-Encoding` allows gzip (RFC 9110, section 12.5.3)."""
+    weights = {coding: _weight(parameters) for coding, parameters in _preferences(accept_encoding)}
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+def _preferences(header: str) -> Iterable[tuple[str, Mapping[str, str]]]:
+    for item in header.split(","):
+        token, *parameters = (part.strip().lower() for part in item.split(";"))
+        yield token, dict(_parameter(part) for part in parameters)
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name.strip(), value.strip().strip('"')
+
+
+def _weight(parameters: Mapping[str, str]) -> float:
+    try:
+        return float(parameters.get("q", "1"))
+    except ValueError:
+        return 0.0
