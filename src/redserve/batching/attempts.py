@@ -1,0 +1,123 @@
+"""One batch from the call of the function to what its requests are told: pure but for the clock and the post.
+
+    Run ──> attempts: payloads ──> (a worker calls the function) ──> what it came to ──> Delivery, one per call
+                 └── a failed batch is run again in parts (`isolate`), so that only the requests at fault fail
+
+A thread and a task drive the same generator.
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+from redserve.batching.dispatcher import Run
+from redserve.batching.isolate import parts_to_run
+from redserve.batching.observer import BatchReport
+from redserve.batching.request import Request, as_redserve_error
+from redserve.errors import ModelError, WrongResultCount
+
+P = TypeVar("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Results(Protocol[R_co]):
+    """What a batched function returns: a list, a tuple, an array; one result for each payload, in order."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[R_co]: ...
+
+
+SyncFunction: TypeAlias = Callable[[list[P]], Results[R | Exception]]
+AsyncFunction: TypeAlias = Callable[[list[P]], Awaitable[Results[R | Exception]]]
+Call: TypeAlias = tuple[Any, BaseException | None]
+"""What a call of the function came to: what it returned, or what it raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery(Generic[P, R]):
+    """What follows from one call.
+
+    Attributes:
+        run: That the call was for.
+        requests: Those it settles; none when it failed and is to be run again in parts.
+        outcomes: For each of them the result, or the `RedserveError`.
+        report: For the observer.
+        ended_s: When the call returned.
+    """
+
+    run: Run[Request[P, R]]
+    requests: Sequence[Request[P, R]]
+    outcomes: Sequence[R | Exception]
+    report: BatchReport
+    ended_s: float
+
+
+class NoResults(ModelError):
+    """The function returned something else than a sequence of results."""
+
+
+def attempts(
+    run: Run[Request[P, R]],
+    post: Callable[[Delivery[P, R]], None],
+    *,
+    max_reruns: int,
+    clock: Callable[[], float],
+) -> Generator[list[P], Call, None]:
+    """Yield the payloads of each call of the function, be sent what it came to, and post what follows from it."""
+    requests = run.batch.requests
+    why = run.batch.why
+    waits_s = [run.taken_s - request.arrived_s for request in requests]
+    failed: dict[Request[P, R], BaseException] = {}  # and not yet run again in smaller parts
+    parts = parts_to_run(len(requests), max_reruns=max_reruns)
+    part: range | None = next(parts)
+    while part is not None:
+        together = requests[part.start : part.stop]
+        run.attempt_s = clock()
+        call = yield [request.payload for request in together]
+        ended_s = clock()
+        if run.is_cut:
+            return
+        settled, outcomes, error = _judged(together, call)
+        failed.update(dict.fromkeys(together, error) if error is not None else {})
+        for request in settled:
+            failed.pop(request, None)
+        part = _next_part(parts, error)
+        if part is None and failed:
+            settled = [*settled, *failed]
+            outcomes = [*outcomes, *map(as_redserve_error, failed.values())]
+        report = BatchReport(sum(request.rows for request in together), why, waits_s, ended_s - run.attempt_s)
+        post(Delivery(run, settled, outcomes, report, ended_s))
+        why, waits_s = "split", []
+
+
+def _judged(
+    together: list[Request[P, R]], call: Call
+) -> tuple[list[Request[P, R]], list[R | Exception], BaseException | None]:
+    """The requests that have a result, their results, and what went wrong with all of `together`."""
+    returned, error = call
+    if error is not None:
+        return [], [], error
+    try:
+        if isinstance(returned, (str, bytes, dict)):
+            raise TypeError("no sequence of results")
+        len(returned)  # a generator would fail halfway, outside of the function
+        results = list(returned)
+    except Exception as cause:
+        failure = NoResults(f"a batched function returns one result per payload, not {type(returned).__name__}")
+        failure.__cause__ = cause
+        return [], [], failure
+    if len(results) != len(together):
+        return [], [], WrongResultCount(expected=len(together), got=len(results))
+    return together, [as_redserve_error(item) if isinstance(item, Exception) else item for item in results], None
+
+
+def _next_part(parts: Generator[range, bool, None], error: BaseException | None) -> range | None:
+    """What to run next; a broken contract, or a wish to exit, is the fault of no request and ends it here."""
+    if error is not None and (not isinstance(error, Exception) or isinstance(error, (WrongResultCount, NoResults))):
+        return None
+    try:
+        return parts.send(error is None)
+    except StopIteration:
+        return None

@@ -1,0 +1,222 @@
+"""Batcher: what callers see; it queues and leaves the rest to its crew.
+
+submit ──> Dispatcher.offer ──> one flush a loop turn ──> Crew: runs, answers
+"""
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Hashable, Sequence
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
+
+from redserve.batching.attempts import AsyncFunction, SyncFunction
+from redserve.batching.crew import Crew
+from redserve.batching.observer import BatchObserver, BatchRecorder, BatchReport, GuardedRecorder
+from redserve.batching.policy import BatchPolicy
+from redserve.batching.request import Answer, Parts, Request, Ticket
+from redserve.errors import ShuttingDown
+
+__all__ = ["Answer", "BatchObserver", "BatchRecorder", "BatchReport", "Batcher", "Ticket"]
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class Batcher(Generic[P, R]):
+    """Turns many requests into few calls of a function; see the room's docstring for the contract.
+
+    Belongs to the event loop that runs while it is made: every method is called there. Close it with `aclose`, or use
+    it as an async context manager.
+
+    Args:
+        run: The function, called with a list of payloads; returns one result for each, in order, and a result that is
+            an `Exception` fails that request alone. A plain function runs in a daemon thread of its own, an async one
+            as a task. Or a sequence of functions: instances that run side by side. One that hangs past `max_run_s`
+            has its method `interrupt()` called, where it has one, and may then be called from another thread while
+            the hung call is still in it.
+        policy: When a batch closes, and when a request is turned away.
+        name: Of the model or the function, for the observer and the threads.
+        version: Of the model, for the observer.
+        observer: Is told of each run.
+        max_run_s: Longest that one call may take; `None` waits for ever.
+        split: Cuts a payload of more than `max_batch_size` rows into parts `(payload, rows)` of at most that many.
+        join: Makes the one result of the results of such parts, in order.
+        clock: Seconds that only grow; tests bring their own.
+
+    Raises:
+        ValueError: No function, or plain and async ones mixed, or a `max_run_s` that is not positive.
+        RuntimeError: No event loop is running.
+    """
+
+    def __init__(
+        self,
+        run: SyncFunction[P, R] | AsyncFunction[P, R] | Sequence[SyncFunction[P, R]] | Sequence[AsyncFunction[P, R]],
+        *,
+        policy: BatchPolicy | None = None,
+        name: str = "batcher",
+        version: str = "",
+        observer: BatchObserver | None = None,
+        max_run_s: float | None = 60.0,
+        split: Callable[[P, int], list[tuple[P, int]]] | None = None,
+        join: Callable[[list[R]], R] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._policy = policy or BatchPolicy()
+        self._split = split
+        self._join = join
+        self._clock = clock
+        self._context = contextvars.Context()  # a flush belongs to none of the requests
+        self._is_flush_armed = False
+        self._crew: Crew[P, R] = Crew(
+            list(run) if isinstance(run, Sequence) else [run],
+            policy=self._policy,
+            name=name,
+            recorder=GuardedRecorder(
+                observer, name=name, version=version, depth=lambda: self.queued_rows, limit=self._policy.max_queue_rows
+            ),
+            max_run_s=max_run_s,
+            clock=clock,
+        )
+        self._dispatcher = self._crew.dispatcher
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait now; readable from any thread."""
+        return self._dispatcher.queued_rows
+
+    @property
+    def running_rows(self) -> int:
+        """Rows that run now; readable from any thread."""
+        return self._dispatcher.running_rows
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether every instance hangs in calls that were given up, so that requests fail at once."""
+        return self._crew.is_stalled
+
+    async def __call__(self, payload: P, *, rows: int = 1, group: Hashable = None, size_bytes: int = 0) -> R:
+        """Submit `payload` and wait for its result; cancelling this cancels the request.
+
+        Raises:
+            QueueFull: It does not fit beside what waits.
+            ShuttingDown: The batcher is closed, or closed before the request could run.
+            ModelError: The function failed on it; what it raised is the cause.
+            ValueError: As `submit`.
+        """
+        future: asyncio.Future[R] = self.loop.create_future()
+
+        def settle(answer: Answer[R]) -> None:
+            if future.done():
+                return
+            if answer.error is not None:
+                future.set_exception(answer.error)
+            else:
+                future.set_result(cast(R, answer.result))
+
+        ticket = self.submit(payload, settle, rows=rows, group=group, size_bytes=size_bytes)
+        try:
+            return await future
+        finally:
+            ticket.cancel()
+
+    def submit(
+        self,
+        payload: P,
+        answer: Callable[[Answer[R]], None],
+        *,
+        rows: int = 1,
+        group: Hashable = None,
+        size_bytes: int = 0,
+    ) -> Ticket:
+        """Queue `payload`.
+
+        Args:
+            payload: For the function.
+            answer: Called exactly once, on the event loop, never before this returns; never after the ticket was
+                cancelled.
+            rows: How many rows of a batch the payload fills.
+            group: Only requests of equal groups share a batch.
+            size_bytes: What the payload holds in memory, counted against `max_queue_bytes`.
+
+        Raises:
+            QueueFull: It does not fit beside what waits. An empty queue takes a request of any size.
+            ShuttingDown: The batcher is closed.
+            ValueError: No rows, or more than `max_batch_size` where no `split` was given.
+        """
+        if self._crew.is_closing:
+            raise ShuttingDown
+        if rows > self._policy.max_batch_size:
+            return self._submit_parts(payload, answer, rows=rows, group=group, size_bytes=size_bytes)
+        request = self._request(payload, answer, rows=rows, group=group, size_bytes=size_bytes)
+        self._dispatcher.offer(request)
+        self._arm_flush()
+        return request
+
+    async def aclose(self, *, grace_s: float | None = None) -> None:
+        """Refuse new requests, run those that are queued, end the workers.
+
+        Args:
+            grace_s: After so long what is still queued or running is answered `ShuttingDown`; `None` waits for all.
+        """
+        await self._crew.aclose(grace_s=grace_s)
+
+    def abandon(self) -> None:
+        """End the workers without answering anybody: for a batcher whose loop is closed. Callable from any thread."""
+        self._crew.abandon()
+
+    def _request(
+        self, payload: P, answer: Callable[[Answer[R]], None], *, rows: int, group: Hashable, size_bytes: int
+    ) -> Request[P, R]:
+        return Request(
+            payload,
+            answer,
+            leave_queue=self._dispatcher.cancel,
+            arrived_s=self._clock(),
+            rows=rows,
+            group=group,
+            size_bytes=size_bytes,
+        )
+
+    def _submit_parts(
+        self, payload: P, answer: Callable[[Answer[R]], None], *, rows: int, group: Hashable, size_bytes: int
+    ) -> Ticket:
+        if self._split is None or self._join is None:
+            raise ValueError(f"{rows} rows exceed a batch of {self._policy.max_batch_size}, and no split was given")
+        pieces = self._split(payload, self._policy.max_batch_size)
+        if sum(piece_rows for _, piece_rows in pieces) != rows:
+            raise ValueError(f"the parts of {rows} rows have {[piece_rows for _, piece_rows in pieces]}")
+        parts = Parts(len(pieces), self._join, answer)
+        requests = [
+            self._request(
+                piece,
+                parts.answer_part(index),
+                rows=piece_rows,
+                group=group,
+                size_bytes=size_bytes * piece_rows // rows,
+            )
+            for index, (piece, piece_rows) in enumerate(pieces)
+        ]
+        self._dispatcher.offer(*requests)
+        parts.tickets.extend(requests)
+        self._arm_flush()
+        return parts
+
+    def _arm_flush(self) -> None:
+        """Whatever else this turn of the loop brings joins the same batch."""
+        if not self._is_flush_armed:
+            self._is_flush_armed = True
+            self.loop.call_soon(self._flush, context=self._context)
+
+    def _flush(self) -> None:
+        self._is_flush_armed = False
+        self._crew.flush()

@@ -1,0 +1,206 @@
+"""Crew: the workers of one batcher as the event loop sees them.
+
+flush ──> wakes a sleeping worker
+deliver (once a run) ──> the observer, then the answers
+cut ──> a hung run is answered `RunTimeout`, and another worker goes on with the queue
+aclose ──> what is queued is run, then the workers end
+"""
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar, cast
+
+from redserve.batching.attempts import Delivery
+from redserve.batching.dispatcher import Dispatcher, Instance, Run
+from redserve.batching.linger import LingerGate
+from redserve.batching.observer import BatchReport, GuardedRecorder
+from redserve.batching.policy import BatchPolicy
+from redserve.batching.request import Answer, Request
+from redserve.batching.watchdog import Watchdog
+from redserve.batching.workers import CrewWorker, Home, TaskWorker, ThreadWorker
+from redserve.errors import RedserveError, RunTimeout, ShuttingDown
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("redserve.batching")
+
+
+class Crew(Generic[P, R]):
+    """Runs what its `dispatcher` is offered, and answers it; every method is called on the event loop.
+
+    Args:
+        functions: All plain or all async; one instance each.
+        policy: As for the batcher.
+        name: As for the batcher.
+        recorder: Is told of each run.
+        max_run_s: Longest that one call may take, or `None`.
+        clock: As for the batcher.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Callable[[list[P]], Any]],
+        *,
+        policy: BatchPolicy,
+        name: str,
+        recorder: GuardedRecorder,
+        max_run_s: float | None,
+        clock: Callable[[], float],
+    ) -> None:
+        are_async = {is_async(function) for function in functions}
+        if len(are_async) != 1:
+            raise ValueError("give one function or several, all plain or all async")
+        if max_run_s is not None and not max_run_s > 0:
+            raise ValueError(f"max_run_s must be positive, got {max_run_s}")
+        is_threaded = are_async == {False}
+        gate = LingerGate() if policy.linger and is_threaded else None
+        self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(policy, clock=clock, gate=gate)
+        self.is_closing = False
+        self._name = name
+        self._recorder = recorder
+        self._clock = clock
+        self._max_run_s = math.inf if max_run_s is None else max_run_s
+        self._watchdog: Watchdog[Request[P, R]] | None = None
+        if max_run_s is not None:
+            self._watchdog = Watchdog(self.dispatcher, limit_s=max_run_s, cut=self._cut_overdue, clock=clock)
+        self._all_ended = asyncio.Event()
+        self._home: Home[P, R] = Home(
+            loop=asyncio.get_running_loop(),
+            dispatcher=self.dispatcher,
+            clock=clock,
+            max_reruns=policy.max_reruns,
+            deliver=self._deliver,
+            ended=self._worker_ended,
+            give_up=self._give_up,
+        )
+        self._worker_type: Callable[..., CrewWorker] = ThreadWorker if is_threaded else TaskWorker
+        self._functions = {Instance(): function for function in functions}
+        self.dispatcher.instances.extend(self._functions)
+        for instance in self._functions:
+            instance.worker = worker = self._new_worker(instance)
+            worker.start()
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether every instance hangs in calls that were given up."""
+        return not self.is_closing and not self.dispatcher.has_workers
+
+    def flush(self) -> None:
+        """Something has been offered."""
+        worker = self.dispatcher.to_wake()
+        if worker is not None:
+            worker.wake()
+        if self._watchdog is not None:
+            self._watchdog.watch()
+        if self.is_stalled:
+            self._fail_queued(RunTimeout(self._max_run_s))
+
+    async def aclose(self, *, grace_s: float | None) -> None:
+        """See `Batcher.aclose`; the caller offers nothing any more."""
+        self.is_closing = True
+        for worker in self.dispatcher.drain():
+            worker.wake()
+        if self.dispatcher.has_workers:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._all_ended.wait()
+            except TimeoutError:
+                self._give_up()
+        self._clean_up()
+
+    def abandon(self) -> None:
+        """See `Batcher.abandon`."""
+        self.is_closing = True
+        for worker in self.dispatcher.stop():
+            cast(CrewWorker, worker).dismiss()
+        self._recorder.close()
+
+    def _deliver(self, delivery: Delivery[P, R]) -> None:
+        run = delivery.run
+        if run.is_cut:
+            return
+        self._recorder.record(delivery.report)
+        for request, outcome in zip(delivery.requests, delivery.outcomes, strict=True):
+            self._settle(request, outcome, run, batch_rows=delivery.report.rows, ended_s=delivery.ended_s)
+
+    def _settle(
+        self,
+        request: Request[P, R],
+        outcome: R | Exception,
+        run: Run[Request[P, R]],
+        *,
+        batch_rows: int,
+        ended_s: float,
+    ) -> None:
+        result, error = (None, outcome) if isinstance(outcome, RedserveError) else (cast(R, outcome), None)
+        request.settle(Answer(result, error, run.taken_s - request.arrived_s, ended_s - run.taken_s, batch_rows))
+
+    def _cut_overdue(self, run: Run[Request[P, R]]) -> None:
+        """Answer a hung batch, and let another worker go on with the queue."""
+        replacement = self._new_worker(run.worker.instance)
+        if not self._cut(run, RunTimeout(self._max_run_s), replacement):
+            return
+        _log.warning("batch cut off", extra={"batcher": self._name, "rows": run.batch.rows})
+        if run.worker.instance.worker is replacement:
+            replacement.start()
+        if not self.dispatcher.has_workers:
+            _log.error("every instance hangs", extra={"batcher": self._name})
+            self._fail_queued(RunTimeout(self._max_run_s))
+            self._worker_ended()
+
+    def _cut(self, run: Run[Request[P, R]], error: RedserveError, replacement: CrewWorker | None) -> bool:
+        if not self.dispatcher.cut(run, replacement):
+            return False
+        ended_s = self._clock()
+        self._interrupt(run)
+        waits_s = [run.taken_s - request.arrived_s for request in run.batch.requests]
+        self._recorder.record(BatchReport(run.batch.rows, run.batch.why, waits_s, ended_s - run.taken_s))
+        for request in run.batch.requests:
+            self._settle(request, error, run, batch_rows=run.batch.rows, ended_s=ended_s)
+        return True
+
+    def _interrupt(self, run: Run[Request[P, R]]) -> None:
+        """Tell the function that nobody waits for it any more."""
+        cast(CrewWorker, run.worker).cut()
+        interrupt = getattr(self._functions[run.worker.instance], "interrupt", None)
+        if interrupt is not None:
+            try:
+                interrupt()
+            except Exception:
+                _log.exception("interrupt failed", extra={"batcher": self._name})
+
+    def _fail_queued(self, error: RedserveError) -> None:
+        now_s = self._clock()
+        for request in self.dispatcher.clear():
+            request.settle(Answer(None, error, now_s - request.arrived_s, 0.0, 0))
+
+    def _give_up(self) -> None:
+        """Answer everybody now."""
+        self.is_closing = True
+        for worker in self.dispatcher.stop():
+            cast(CrewWorker, worker).dismiss()
+        self._fail_queued(ShuttingDown())
+        for run in self.dispatcher.running():
+            self._cut(run, ShuttingDown("shut down while the batch ran"), None)
+        self._clean_up()
+
+    def _worker_ended(self) -> None:
+        if not self.dispatcher.has_workers:
+            self._all_ended.set()
+
+    def _clean_up(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.close()
+        self._recorder.close()
+
+    def _new_worker(self, instance: Instance) -> CrewWorker:
+        return self._worker_type(self._home, instance, self._functions[instance], name=self._name)
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether calling `function`, which may be an object with an async `__call__`, gives an awaitable."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

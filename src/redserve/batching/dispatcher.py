@@ -1,0 +1,240 @@
+"""Who runs what: the queue and its workers behind the one lock of the room.
+
+    offer, cancel (event loop) ──> BatchQueue ──> next_step (a worker: what now?) ──> Run | sleep until | None: end
+    to_wake (event loop, and a worker that leaves work behind) ──> the idle worker to wake
+    overdue, cut (event loop) ──> a hung run is given up, its worker replaced
+
+A worker asks for its next step as late as it can, so rows join until a worker is free to run them. No step blocks, and
+nothing foreign is called under the lock.
+"""
+
+import math
+from collections.abc import Callable
+from threading import Lock
+from typing import Generic, Protocol, TypeVar
+
+from redserve.batching.batch_queue import Batch, BatchQueue, Waiting
+from redserve.batching.linger import LingerGate
+from redserve.batching.policy import BatchPolicy
+
+W = TypeVar("W", bound=Waiting)
+
+MAX_STUCK = 3
+"""Hung workers of one instance that are replaced; when one more hangs, the instance rests until one comes back."""
+
+
+class Worker(Protocol):
+    """Runs the batches of one instance, one at a time."""
+
+    instance: "Instance"
+    has_lingered: bool
+
+    def wake(self) -> None:
+        """Ask for the next step; called once each time the worker was found idle, with no lock held."""
+
+
+class Instance:
+    """One of the functions that run side by side; the workers of it, under the dispatcher's lock."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.stuck: set[Worker] = set()
+
+
+class Run(Generic[W]):
+    """A batch while it runs.
+
+    Attributes:
+        batch: What runs.
+        worker: That runs it.
+        taken_s: When the batch left the queue.
+        attempt_s: When the function was last called with it, or with part of it.
+        is_cut: Answered already; whatever the function still returns is ignored.
+    """
+
+    __slots__ = ("attempt_s", "batch", "is_cut", "taken_s", "worker")
+
+    def __init__(self, batch: Batch[W], worker: Worker, *, taken_s: float) -> None:
+        self.batch = batch
+        self.worker = worker
+        self.taken_s = taken_s
+        self.attempt_s = taken_s
+        self.is_cut = False
+
+
+class Dispatcher(Generic[W]):
+    """Hands batches to workers; safe to use from any thread."""
+
+    def __init__(self, policy: BatchPolicy, *, clock: Callable[[], float], gate: LingerGate | None = None) -> None:
+        self.instances: list[Instance] = []
+        self._clock = clock
+        self._lock = Lock()
+        self._queue: BatchQueue[W] = BatchQueue(policy)
+        self._gate = gate
+        self._running: dict[Worker, Run[W]] = {}
+        self._idle: dict[Worker, float] = {}  # until when, at the latest
+        self._lingering: dict[Worker, None] = {}
+        self._is_draining = False
+        self._is_stopped = False
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait now."""
+        return self._queue.rows
+
+    @property
+    def running_rows(self) -> int:
+        """Rows that run now."""
+        with self._lock:
+            return sum(run.batch.rows for run in self._running.values())
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether any worker is left that is not stuck."""
+        with self._lock:
+            return any(instance.worker is not None for instance in self.instances)
+
+    def offer(self, *requests: W) -> None:
+        """See `BatchQueue.offer`; the caller arranges for `to_wake` to be asked."""
+        with self._lock:
+            self._queue.offer(*requests)
+            if self._gate is not None:
+                self._gate.arrived(now_s=requests[0].arrived_s)
+
+    def cancel(self, request: W) -> bool:
+        """See `BatchQueue.cancel`."""
+        with self._lock:
+            return self._queue.cancel(request)
+
+    def clear(self) -> list[W]:
+        """See `BatchQueue.clear`."""
+        with self._lock:
+            return self._queue.clear()
+
+    def to_wake(self) -> Worker | None:
+        """The idle worker that has to ask for its next step now; it counts as idle no more."""
+        with self._lock:
+            return self._to_wake(self._clock())
+
+    def next_step(self, worker: Worker) -> Run[W] | float | None:
+        """End what `worker` ran and tell it what to do now.
+
+        Returns:
+            A run; or, when there is none, until when to sleep (`inf`: until woken); or `None`: end for good.
+        """
+        with self._lock:
+            now_s = self._clock()
+            step = self._next_step(worker, now_s)
+            other = self._to_wake(now_s) if isinstance(step, Run) else None
+        if other is not None:
+            other.wake()
+        return step
+
+    def stop_waiting(self, worker: Worker) -> bool:
+        """`worker` has slept long enough. `False`: too late, `wake` is being called."""
+        with self._lock:
+            if worker in self._lingering:
+                del self._lingering[worker]
+                return True
+            return self._idle.pop(worker, None) is not None
+
+    def drain(self) -> list[Worker]:
+        """From now on delays are over, and a worker that finds the queue empty ends; returns whom to wake."""
+        with self._lock:
+            self._is_draining = True
+            return self._wake_all()
+
+    def stop(self) -> list[Worker]:
+        """From now on every worker ends at its next step; returns whom to wake."""
+        with self._lock:
+            self._is_stopped = True
+            return self._wake_all()
+
+    def overdue(self, *, since_s: float) -> tuple[list[Run[W]], float]:
+        """The runs called at or before `since_s`, and when the oldest of the others was called.
+
+        The second is `inf` when nothing else runs, and not later than now while rows are queued.
+        """
+        with self._lock:
+            late = [run for run in self._running.values() if run.attempt_s <= since_s]
+            others = [run.attempt_s for run in self._running.values() if run.attempt_s > since_s]
+            if self._queue.rows:
+                others.append(self._clock())
+            return late, min(others, default=math.inf)
+
+    def running(self) -> list[Run[W]]:
+        """What runs now."""
+        with self._lock:
+            return list(self._running.values())
+
+    def cut(self, run: Run[W], replacement: Worker | None) -> bool:
+        """Give `run` up; its worker is stuck until it asks for its next step.
+
+        Args:
+            run: To give up.
+            replacement: To be started if the instance takes it as its worker: not beyond `MAX_STUCK`.
+
+        Returns:
+            Whether it still ran.
+        """
+        with self._lock:
+            if self._running.pop(run.worker, None) is not run:
+                return False
+            run.is_cut = True
+            instance = run.worker.instance
+            instance.worker = replacement if len(instance.stuck) < MAX_STUCK else None
+            instance.stuck.add(run.worker)
+            return True
+
+    def _next_step(self, worker: Worker, now_s: float) -> Run[W] | float | None:
+        instance = worker.instance
+        if worker in instance.stuck:
+            instance.stuck.discard(worker)
+            if instance.worker is not None:
+                return None
+            instance.worker = worker
+        ended = self._running.pop(worker, None)
+        if self._is_stopped or (self._is_draining and not self._queue.rows):
+            instance.worker = None
+            return None
+        has_lingered, worker.has_lingered = worker.has_lingered, False
+        if ended is not None and self._gate is not None:
+            linger_s = self._linger_s(self._gate, ended, now_s)
+            if linger_s:
+                worker.has_lingered = True
+                self._lingering[worker] = None
+                return now_s + linger_s
+
+        batch = self._queue.take(now_s=math.inf if self._is_draining else now_s)
+        if batch is None:
+            self._idle[worker] = due_s = self._queue.due_s()
+            return due_s
+        if has_lingered and batch.why == "idle":
+            batch = Batch(batch.requests, batch.rows, "linger")
+        run = self._running[worker] = Run(batch, worker, taken_s=now_s)
+        return run
+
+    def _linger_s(self, gate: LingerGate, ended: Run[W], now_s: float) -> float:
+        """What the gate says, unless another worker is free to run what waits, or waiting gains nothing more."""
+        gate.completed(rows=ended.batch.rows, seconds=now_s - ended.taken_s, now_s=now_s)
+        if self._idle or self._is_draining or self._queue.is_full:
+            return 0.0
+        return gate.linger_s(answered=len(ended.batch.requests), waiting=len(self._queue))
+
+    def _to_wake(self, now_s: float) -> Worker | None:
+        if not self._queue.rows:
+            return None
+        if not self._idle:
+            if self._lingering and self._queue.is_full:
+                return self._lingering.popitem()[0]
+            return None
+        due_s = self._queue.due_s()
+        if due_s > now_s and any(until_s <= due_s for until_s in self._idle.values()):
+            return None  # one of them sleeps only as long
+        return self._idle.popitem()[0]
+
+    def _wake_all(self) -> list[Worker]:
+        workers = [*self._idle, *self._lingering]
+        self._idle.clear()
+        self._lingering.clear()
+        return workers

@@ -1,0 +1,39 @@
+"""When a batch closes, and when a request is turned away."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPolicy:
+    """The numbers of dynamic batching; the defaults serve.
+
+    Attributes:
+        max_batch_size: Rows run together, at most; >= 1.
+        max_queue_delay_s: Longest the oldest request waits for company while an engine is idle, counted from its
+            arrival; 0 runs whatever is there.
+        max_queue_rows: Rows that may wait; a request that would exceed them is shed.
+        max_queue_bytes: Bytes that may wait, as the callers declare them.
+        max_reruns: Runs spent, at most, on finding which requests of a failed batch are at fault; 0 fails it whole.
+        linger: Whether an engine that has just finished may wait up to 0.5 ms for the clients it has just answered,
+            where that has paid before. Threads only.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    max_batch_size: int = 32
+    max_queue_delay_s: float = 0.0
+    max_queue_rows: int = 1024
+    max_queue_bytes: int = 256 * 1024 * 1024
+    max_reruns: int = 16
+    linger: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_queue_rows", "max_queue_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not 0 <= self.max_queue_delay_s < math.inf:
+            raise ValueError(f"max_queue_delay_s must be >= 0 and finite, got {self.max_queue_delay_s}")
+        if self.max_reruns < 0:
+            raise ValueError(f"max_reruns must be >= 0, got {self.max_reruns}")

@@ -1,0 +1,190 @@
+"""Workers run the batches of one instance: a daemon thread for a plain function, a task on the loop for an async one.
+
+    next_step ──> run it ──> deliver ──> next_step ──> sleep until woken ──> next_step ──> ... ──> end
+
+A thread takes its next batch without asking the loop, and hands each delivery over by one `call_soon_threadsafe`.
+"""
+
+import asyncio
+import contextvars
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from redserve.batching.attempts import AsyncFunction, Call, Delivery, SyncFunction, attempts
+from redserve.batching.dispatcher import Dispatcher, Instance, Run, Worker
+from redserve.batching.request import Request
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class CrewWorker(Worker, Protocol):
+    """A worker as its crew sees it."""
+
+    def start(self) -> None:
+        """Ask for the first step."""
+
+    def cut(self) -> None:
+        """Stop the function, where that is possible at all."""
+
+    def dismiss(self) -> None:
+        """Sleep no more: there will be no next step. Called instead of `wake`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home(Generic[P, R]):
+    """Where workers belong: what their batcher lends them. The callbacks are called on the loop."""
+
+    loop: asyncio.AbstractEventLoop
+    dispatcher: Dispatcher[Request[P, R]]
+    clock: Callable[[], float]
+    max_reruns: int
+    deliver: Callable[[Delivery[P, R]], None]
+    ended: Callable[[], None]
+    give_up: Callable[[], None]
+
+
+class ThreadWorker(Generic[P, R]):
+    """Calls a plain function in a daemon thread of its own; sleeps on a raw lock, woken by whoever has work."""
+
+    def __init__(self, home: Home[P, R], instance: Instance, function: SyncFunction[P, R], *, name: str) -> None:
+        self.instance = instance
+        self.has_lingered = False
+        self._home = home
+        self._function = function
+        self._awake = threading.Lock()
+        self._awake.acquire()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+
+    def start(self) -> None:
+        """See `CrewWorker`."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """See `Worker`."""
+        self._awake.release()
+
+    def cut(self) -> None:
+        """Nothing stops a thread; what its function returns will be ignored."""
+
+    def dismiss(self) -> None:
+        """See `CrewWorker`."""
+        self.wake()
+
+    def _serve(self) -> None:
+        while (step := self._home.dispatcher.next_step(self)) is not None:
+            if isinstance(step, Run):
+                self._run(step)
+            else:
+                self._sleep(step)
+        self._post(self._home.ended)
+
+    def _sleep(self, until_s: float) -> None:
+        if until_s == math.inf:
+            self._awake.acquire()
+            return
+        timeout_s = min(max(until_s - self._home.clock(), 0.0), threading.TIMEOUT_MAX)
+        if not self._awake.acquire(timeout=timeout_s) and not self._home.dispatcher.stop_waiting(self):
+            self._awake.acquire()  # somebody found it idle and is about to wake it
+
+    def _run(self, run: Run[Request[P, R]]) -> None:
+        steps = attempts(run, self._deliver, max_reruns=self._home.max_reruns, clock=self._home.clock)
+        payloads = next(steps, None)
+        while payloads is not None:
+            call: Call
+            try:
+                call = self._function(payloads), None
+            except BaseException as error:  # a SystemExit, too, must not leave the callers without an answer
+                call = None, error
+            try:
+                payloads = steps.send(call)
+            except StopIteration:
+                payloads = None
+
+    def _deliver(self, delivery: Delivery[P, R]) -> None:
+        self._post(self._home.deliver, delivery)
+
+    def _post(self, callback: Callable[..., None], *args: object) -> None:
+        try:
+            self._home.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop is closed: nobody waits for an answer any more
+            for worker in self._home.dispatcher.stop():
+                worker.wake()
+
+
+class TaskWorker(Generic[P, R]):
+    """Awaits an async function in a task, which lives as long as there is work."""
+
+    def __init__(self, home: Home[P, R], instance: Instance, function: AsyncFunction[P, R], *, name: str) -> None:
+        self.instance = instance
+        self.has_lingered = False
+        self._home = home
+        self._function = function
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """See `CrewWorker`."""
+        self.wake()
+
+    def wake(self) -> None:
+        """See `Worker`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        # An empty context, as a thread has: a batch belongs to none of its requests.
+        self._task = self._home.loop.create_task(self._serve(), name=self._name, context=contextvars.Context())
+
+    def cut(self) -> None:
+        """See `CrewWorker`: the task is cancelled; a function that ignores that is left to itself."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def dismiss(self) -> None:
+        """See `CrewWorker`: no task sleeps."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _serve(self) -> None:
+        while (step := self._home.dispatcher.next_step(self)) is not None:
+            if not isinstance(step, Run):
+                if step != math.inf:
+                    self._timer = self._home.loop.call_later(step - self._home.clock(), self._slept)
+                return
+            try:
+                await self._run(step)
+            except BaseException:  # the whole loop is ending: its tasks are cancelled, or somebody wants to exit
+                self._home.give_up()
+                raise
+        self._home.ended()
+
+    def _slept(self) -> None:
+        if self._home.dispatcher.stop_waiting(self):
+            self.wake()
+
+    async def _run(self, run: Run[Request[P, R]]) -> None:
+        task = asyncio.current_task()
+        steps = attempts(run, self._home.deliver, max_reruns=self._home.max_reruns, clock=self._home.clock)
+        payloads = next(steps, None)
+        while payloads is not None:
+            call: Call
+            try:
+                call = await self._function(payloads), None
+            except asyncio.CancelledError as error:
+                if task is not None and task.cancelling() and not run.is_cut:
+                    raise
+                call = None, error
+            except BaseException as error:
+                call = None, error
+            try:
+                payloads = steps.send(call)
+            except StopIteration:
+                payloads = None
+            if isinstance(call[1], (KeyboardInterrupt, SystemExit)):
+                raise call[1]
+        while run.is_cut and task is not None and task.cancelling():
+            task.uncancel()
