@@ -1,0 +1,40 @@
+"""What the end-to-end tests share: the tools, one real Prometheus a session, apps on a real uvicorn."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from live_app import LiveApp
+from prometheus_server import PrometheusServer
+from tools import REPOSITORY, Tools, ToolsMissing, are_required, find_tools
+
+
+@pytest.fixture(scope="session")
+def tools() -> Tools:
+    """`prometheus` and `promtool`; a test that asks for them is skipped, or fails where they are required, without."""
+    try:
+        return find_tools()
+    except ToolsMissing as missing:
+        if are_required():
+            pytest.fail(f"REDSERVE_REQUIRE_TOOLS is set: {missing}", pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def prometheus(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """The session's Prometheus; it evaluates the rules of `examples/prometheus/`."""
+    rules = REPOSITORY / "examples" / "prometheus" / "redserve.rules.yml"
+    with PrometheusServer(tools.prometheus, tmp_path_factory.mktemp("prometheus"), rule_files=[rules]) as server:
+        yield server
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., LiveApp]]:
+    """`serve(app, **uvicorn_config)`: the app, live until the test ends."""
+    with ExitStack() as running:
+
+        def start(app: Any, **config: Any) -> LiveApp:
+            return running.enter_context(LiveApp(app, **config))
+
+        yield start
