@@ -142,7 +142,7 @@ class Gauge(Family):
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str] = (), *, unit: str = "") -> None:
         super().__init__(name, documentation, labels, unit=unit)
-        self._readers: dict[Series, list[Callable[[], float]]] = {}
+        self._readers: dict[Series, dict[object, Callable[[], float]]] = {}
 
     def watch(self, read: Callable[[], float], *values: str) -> Callable[[], None]:
         """Let this series be what `read()` returns at each scrape; several watches of one series are summed.
@@ -151,14 +151,13 @@ class Gauge(Family):
             A function that ends this watch; with the last one the series is gone.
         """
         series = self.series(*values)
-        readers = self._readers.setdefault(series, [])
-        readers.append(read)
+        readers = self._readers.setdefault(series, {})
+        watch = object()  # two watches may read the same function
+        readers[watch] = read
 
         def stop() -> None:
-            if read in readers:
-                readers.remove(read)
-            if not readers:
-                self._readers.pop(series, None)
+            if readers.pop(watch, None) is not None and not readers:
+                del self._readers[series]
                 self.remove(*values)
 
         return stop
@@ -181,7 +180,7 @@ class Gauge(Family):
         if readers is None:
             return kept
         try:
-            return [sum(read() for read in tuple(readers))]
+            return [sum(read() for read in tuple(readers.values()))]
         except Exception:
             logger.exception("a gauge could not be read", extra={"family": self.name, "labels": series.values})
             return None
