@@ -32,9 +32,7 @@ def total(registry, name):
 
 
 def values_of(registry, name, label):
-    return {
-        sample.labels[label] for metric in registry.collect() for sample in metric.samples if sample.name == name
-    }
+    return {sample.labels[label] for metric in registry.collect() for sample in metric.samples if sample.name == name}
 
 
 def test_a_request_is_in_flight_from_its_arrival_to_its_end(registry):
