@@ -111,7 +111,7 @@ def _probe_dynamic(
     difference = _difference(answer_alone, 0, answer, 0) or _neighbours_matter(run, sampler, batch, answer)
     return Batchability(
         mode="dynamic",
-        reason=f"axis 0 of every input and output counts rows: runs of 1 and {_PROBED_ROWS} rows agree",
+        reason=f"axis 0 of every input and output counts rows, as runs of 1 and {_PROBED_ROWS} show",
         note=_note(difference),
     )
 
@@ -165,12 +165,12 @@ def _difference(answer: Sequence[Array], row: int, other: Sequence[Array], other
     """How two answers to one row differ; empty where only by rounding."""
     worst, shown = 0.0, ""
     for one, two in zip(answer, other, strict=True):
-        first, second = one[row], two[other_row]
+        first, second = one[row : row + 1], two[other_row : other_row + 1]
         if first.shape != second.shape:
-            return f"its shape is {list(first.shape)} or {list(second.shape)}"
+            return f"its shape is {list(first.shape[1:])} or {list(second.shape[1:])}"
         if one.dtype.kind != "f":
             if not np.array_equal(first, second) and not shown:
-                shown = f"a {one.dtype.name} answer changes"
+                shown = "to another value"
             continue
         first, second = np.nan_to_num(first.astype(np.float64)), np.nan_to_num(second.astype(np.float64))
         gap = float(np.max(np.abs(first - second), initial=0.0))

@@ -1,0 +1,214 @@
+"""Small models, each with one trait that an engine has to get right; built by the onnx helper, weights and all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+Shape = Sequence[int | str | None] | None
+
+_FLOAT, _INT, _TEXT = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+_node = helper.make_node
+
+
+def save(
+    path: Path,
+    nodes: Sequence[NodeProto],
+    inputs: dict[str, tuple[int, Shape]],
+    outputs: dict[str, tuple[int, Shape]],
+    weights: dict[str, np.ndarray] | None = None,
+    *,
+    opset: int = 17,
+    metadata: dict[str, str] | None = None,
+    external_data: str | None = None,
+) -> Path:
+    """Write a graph of these nodes."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info(name, *described) for name, described in inputs.items()],
+        [helper.make_tensor_value_info(name, *described) for name, described in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    helper.set_model_props(model, metadata or {})
+    if external_data:
+        onnx.save(model, path, save_as_external_data=True, location=external_data, size_threshold=0)
+    else:
+        onnx.save(model, path)
+    return path
+
+
+def row_encoding(folder: Path, *, batch: int | str | None = "batch", columns: int = 4) -> Path:
+    """`y = 2 x + 1`: every answer tells which row it belongs to."""
+    return save(
+        folder / "row_encoding.onnx",
+        [_node("Mul", ["x", "two"], ["doubled"]), _node("Add", ["doubled", "one"], ["y"])],
+        {"x": (_FLOAT, [batch, columns])},
+        {"y": (_FLOAT, [batch, columns])},
+        {"two": np.float32([2]), "one": np.float32([1])},
+    )
+
+
+def identity(folder: Path, *, dtype: int = _FLOAT, shape: Shape = ("batch", 4)) -> Path:
+    """`y = x`, of any dtype."""
+    return save(
+        folder / "identity.onnx", [_node("Identity", ["x"], ["y"])], {"x": (dtype, shape)}, {"y": (dtype, shape)}
+    )
+
+
+def text(folder: Path) -> Path:
+    """Strings in, strings out."""
+    return identity(folder, dtype=_TEXT, shape=["batch"])
+
+
+def two_outputs_renamed(folder: Path) -> Path:
+    """Two integer inputs; two outputs, whose rows carry names that no input knows."""
+    return save(
+        folder / "two_outputs.onnx",
+        [_node("Add", ["a", "b"], ["sum"]), _node("ReduceSum", ["sum", "axis"], ["total"], keepdims=0)],
+        {"a": (_INT, ["unk__1", 3]), "b": (_INT, ["unk__2", 3])},
+        {"sum": (_INT, ["unk__3", 3]), "total": (_INT, ["unk__4"])},
+        {"axis": np.int64([1])},
+    )
+
+
+def token_sum(folder: Path) -> Path:
+    """Token ids of any length to their sum: rows and length are open."""
+    return save(
+        folder / "token_sum.onnx",
+        [_node("ReduceSum", ["ids", "axis"], ["total"], keepdims=0)],
+        {"ids": (_INT, ["batch", "sequence"])},
+        {"total": (_INT, ["batch"])},
+        {"axis": np.int64([1])},
+    )
+
+
+def scalar_input(folder: Path) -> Path:
+    """`y = x * factor`, the factor for all rows at once."""
+    return save(
+        folder / "scalar.onnx",
+        [_node("Mul", ["x", "factor"], ["y"])],
+        {"x": (_FLOAT, ["batch", 4]), "factor": (_FLOAT, [])},
+        {"y": (_FLOAT, ["batch", 4])},
+    )
+
+
+def batch_on_axis_1(folder: Path) -> Path:
+    """A state that keeps its rows on axis 1, beside an input that has them on axis 0."""
+    return save(
+        folder / "state.onnx",
+        [_node("ReduceSum", ["state", "axes"], ["summed"], keepdims=0), _node("Add", ["x", "summed"], ["y"])],
+        {"x": (_FLOAT, ["batch", 4]), "state": (_FLOAT, ["layers", "batch", 4])},
+        {"y": (_FLOAT, ["batch", 4])},
+        {"axes": np.int64([0])},
+    )
+
+
+def state_beside_rows(folder: Path) -> Path:
+    """Rows on axis 0 of one input; a state of fixed first axis, rows behind it, in the other."""
+    return save(
+        folder / "state_beside_rows.onnx",
+        [_node("ReduceSum", ["state", "axes"], ["summed"], keepdims=0), _node("Add", ["x", "summed"], ["y"])],
+        {"x": (_FLOAT, [None, 4]), "state": (_FLOAT, [2, None, 4])},
+        {"y": (_FLOAT, [None, 4])},
+        {"axes": np.int64([0])},
+    )
+
+
+def empty_input(folder: Path) -> Path:
+    """An input that is declared to be empty."""
+    return identity(folder, shape=[0, 4])
+
+
+def time_major(folder: Path) -> Path:
+    """`[sequence, batch, 4]`: every output follows axis 0, and yet it is not the batch."""
+    return identity(folder, shape=["sequence", "batch", 4])
+
+
+def rows_lost(folder: Path) -> Path:
+    """Declares a batch, answers one row: a sum over it."""
+    return save(
+        folder / "rows_lost.onnx",
+        [_node("ReduceSum", ["x", "axes"], ["y"], keepdims=1)],
+        {"x": (_FLOAT, ["batch", 4])},
+        {"y": (_FLOAT, None)},
+        {"axes": np.int64([0])},
+    )
+
+
+def baked_batch(folder: Path) -> Path:
+    """Declares a dynamic batch, but an exporter left a batch of 1 in a Reshape."""
+    return save(
+        folder / "baked.onnx",
+        [_node("Reshape", ["x", "shape"], ["y"])],
+        {"x": (_FLOAT, ["batch", 4])},
+        {"y": (_FLOAT, ["batch", 2, 2])},
+        {"shape": np.int64([1, 2, 2])},
+    )
+
+
+def mixing(folder: Path, *, batch: int | str = "batch") -> Path:
+    """Takes the batch's mean away from each row: answers depend on the neighbours."""
+    return save(
+        folder / "mixing.onnx",
+        [_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1), _node("Sub", ["x", "mean"], ["y"])],
+        {"x": (_FLOAT, [batch, 4])},
+        {"y": (_FLOAT, [batch, 4])},
+    )
+
+
+def picky(folder: Path) -> Path:
+    """Runs on no input that anyone would make up: it reshapes to a size of 7 rows of 11."""
+    return save(
+        folder / "picky.onnx",
+        [_node("Reshape", ["x", "shape"], ["y"])],
+        {"x": (_FLOAT, ["batch", "anything"])},
+        {"y": (_FLOAT, [7, 11])},
+        {"shape": np.int64([7, 11])},
+    )
+
+
+def only_64_columns(folder: Path) -> Path:
+    """Leaves its columns open, and yet takes 64 only."""
+    return save(
+        folder / "only_64.onnx",
+        [_node("MatMul", ["x", "weight"], ["y"])],
+        {"x": (_FLOAT, ["batch", "columns"])},
+        {"y": (_FLOAT, ["batch", 2])},
+        {"weight": np.ones((64, 2), np.float32)},
+    )
+
+
+def slow(folder: Path, *, steps: int = 100_000) -> Path:
+    """Multiplies by the identity `steps` times for each unit of its largest number: no time below 1, seconds above."""
+    body = helper.make_graph(
+        [
+            _node("MatMul", ["state_in", "matrix"], ["state_out"]),
+            _node("Identity", ["keep_in"], ["keep_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", _INT, []),
+            helper.make_tensor_value_info("keep_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state_in", _FLOAT, ["batch", 64]),
+        ],
+        [
+            helper.make_tensor_value_info("keep_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state_out", _FLOAT, ["batch", 64]),
+        ],
+    )
+    return save(
+        folder / "slow.onnx",
+        [
+            _node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            _node("Cast", ["largest"], ["wanted"], to=_INT),
+            _node("Mul", ["wanted", "per_unit"], ["steps"]),
+            _node("Loop", ["steps", "yes", "x"], ["y"], body=body),
+        ],
+        {"x": (_FLOAT, ["batch", 64])},
+        {"y": (_FLOAT, ["batch", 64])},
+        {"matrix": np.eye(64, dtype=np.float32), "yes": np.array(True), "per_unit": np.int64(steps)},
+    )

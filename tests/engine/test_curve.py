@@ -1,0 +1,136 @@
+import logging
+
+import numpy as np
+import onnx_models as models
+import pytest
+from puppet import DYNAMIC, WHOLE, PuppetEngine, fixed
+
+from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
+from redserve.engine.onnx_runtime import OnnxRuntimeEngine
+from redserve.errors import ModelError
+
+
+class TimedEngine(PuppetEngine):
+    """Each run takes `cost_s(rows)` on its own clock."""
+
+    def __init__(self, cost_s, batchability=DYNAMIC):
+        super().__init__(batchability)
+        self.now_s = 0.0
+        self.cost_s = cost_s
+
+    def clock(self):
+        return self.now_s
+
+    def run(self, tensors):
+        self.now_s += self.cost_s(len(tensors["x"]))
+        return super().run(tensors)
+
+
+def sizes(curve):
+    return [point.rows for point in curve]
+
+
+def run_sizes(engine):
+    return [len(batch["x"]) for batch in engine.batches]
+
+
+def refuse(tensors):
+    raise ModelError("not this one")
+
+
+def test_a_batch_that_pays_is_measured_up_to_64():
+    engine = TimedEngine(lambda rows: 0.001 + 0.000001 * rows)
+    curve = measure_curve(engine, clock=engine.clock)
+    assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64]
+    assert curve[3].seconds == pytest.approx(0.001008)
+    assert curve[3].rows_per_s == pytest.approx(8 / 0.001008)
+
+
+def test_the_curve_ends_when_two_doublings_bring_nothing():
+    engine = TimedEngine(lambda rows: 0.001 + (0.0001 * rows if rows <= 4 else 0.001 * rows))
+    assert sizes(measure_curve(engine, clock=engine.clock)) == [1, 2, 4, 8, 16]
+
+
+def test_the_curve_ends_when_the_budget_is_used_up():
+    engine = TimedEngine(lambda rows: 1.0)
+    assert sizes(measure_curve(engine, budget_s=5.0, clock=engine.clock)) == [1]
+    assert engine.now_s < 8
+
+
+def test_even_without_a_budget_one_size_is_measured():
+    engine = TimedEngine(lambda rows: 1.0)
+    assert measure_curve(engine, budget_s=0.0, clock=engine.clock) == [CurvePoint(1, 1.0)]
+
+
+def test_the_median_forgives_one_slow_run():
+    runs = iter(range(1000))
+    engine = TimedEngine(lambda rows: 5.0 if next(runs) == 4 else 0.01)
+    assert measure_curve(engine, max_rows=1, budget_s=100, clock=engine.clock)[0].seconds == pytest.approx(0.01)
+
+
+def test_a_size_that_fails_ends_the_curve(caplog):
+    engine = PuppetEngine(answer=lambda tensors: refuse(tensors) if len(tensors["x"]) > 2 else [tensors["x"]])
+    with caplog.at_level(logging.WARNING, "redserve.engine"):
+        curve = measure_curve(engine)
+    assert sizes(curve) == [1, 2]
+    assert [record.rows for record in caplog.records] == [4]
+
+
+def test_a_model_of_one_size_is_measured_there():
+    assert sizes(measure_curve(PuppetEngine(fixed(4)))) == [4]
+    assert sizes(measure_curve(PuppetEngine(fixed(100)))) == [100]
+    assert sizes(measure_curve(PuppetEngine(WHOLE))) == [1]
+
+
+def test_the_smallest_batch_close_to_the_best_is_chosen():
+    curve = [CurvePoint(1, 1.0), CurvePoint(2, 1.2), CurvePoint(4, 2.0), CurvePoint(8, 3.9), CurvePoint(16, 9.0)]
+    assert choose_max_batch_size(curve) == 4
+
+
+def test_where_batching_does_not_pay_one_row_is_chosen():
+    assert choose_max_batch_size([CurvePoint(1, 1.0), CurvePoint(2, 2.0), CurvePoint(4, 4.1)]) == 1
+
+
+def test_an_unmeasured_model_gets_a_cautious_batch_size():
+    assert choose_max_batch_size([]) == 8
+
+
+def test_warming_up_runs_every_batch_size_the_largest_first():
+    engine = PuppetEngine()
+    assert warm_up(engine, 4) == 4
+    assert run_sizes(engine)[-4:] == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(("batchability", "rows"), [(fixed(3), 3), (WHOLE, 1)])
+def test_warming_up_a_model_of_one_size_runs_that_size(batchability, rows):
+    engine = PuppetEngine(batchability)
+    assert warm_up(engine, 64) == 1
+    assert set(run_sizes(engine)) == {rows}
+
+
+def test_a_model_that_no_made_up_input_fits_stays_cold_and_is_told(caplog):
+    engine = PuppetEngine(answer=refuse)
+    with caplog.at_level(logging.WARNING, "redserve.engine"):
+        assert measure_curve(engine) == []
+        assert warm_up(engine, 4) == 0
+    assert {record.error for record in caplog.records} == {"not this one"}
+
+
+def test_a_size_that_fails_fails_the_warm_up():
+    engine = PuppetEngine(answer=lambda tensors: refuse(tensors) if len(tensors["x"]) == 3 else [tensors["x"]])
+    with pytest.raises(ModelError, match="not this one"):
+        warm_up(engine, 4)
+
+
+def test_open_sizes_are_found_by_trying(tmp_path):
+    engine = OnnxRuntimeEngine.load(models.only_64_columns(tmp_path), device="cpu")
+    assert engine.batchability.mode == "dynamic"
+    assert warm_up(engine, 2) == 2
+
+
+def test_a_real_model_is_measured_and_warmed(tmp_path):
+    engine = OnnxRuntimeEngine.load(models.token_sum(tmp_path), device="cpu")
+    curve = measure_curve(engine, max_rows=4)
+    assert sizes(curve)[0] == 1
+    assert all(0 < point.seconds < 1 for point in curve)
+    assert engine.run({"ids": np.ones((3, 5), np.int64)})[0].tolist() == [5, 5, 5]
