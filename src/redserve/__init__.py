@@ -1,0 +1,83 @@
+"""redserve: RED metrics for any ASGI app, dynamic batching for any function, and a model server made of both.
+
+Three small libraries that know nothing of each other (metrics, batching, engine), thin adapters on top of them (the
+middleware, the wire formats), and one room that wires them (the server):
+
+    floor 5   cli
+    floor 4   server                             FastAPI, uvicorn
+    floor 3   models                             loads, warms, drains
+    floor 2   middleware, routes · protocol      ASGI · bytes to tensors
+    floor 1   metrics · batching · engine        prometheus_client · nothing · numpy (onnxruntime in one file)
+    floor 0   errors
+
+A file imports its own room and lower floors; never sideways, never up. What this page exports needs prometheus_client
+alone.
+"""
+
+from redserve.batching import (
+    Answer,
+    Batcher,
+    BatchObserver,
+    BatchPolicy,
+    BatchRecorder,
+    BatchReport,
+    Ticket,
+    batched,
+)
+from redserve.errors import (
+    BadRequest,
+    ClientError,
+    MethodNotAllowed,
+    ModelError,
+    ModelLoadError,
+    ModelNotReady,
+    NotFound,
+    QueueFull,
+    RedserveError,
+    Rejected,
+    RunTimeout,
+    ShuttingDown,
+    TooLarge,
+    UnknownModel,
+    UnsupportedMediaType,
+    WrongResultCount,
+)
+from redserve.metrics import BatchMetrics, ModelMetrics, REDMetrics, latency_buckets, metrics_app
+from redserve.middleware import REDMiddleware, set_error, set_model, set_route, trace_exemplar
+
+__all__ = [
+    "Answer",
+    "BadRequest",
+    "BatchMetrics",
+    "BatchObserver",
+    "BatchPolicy",
+    "BatchRecorder",
+    "BatchReport",
+    "Batcher",
+    "ClientError",
+    "MethodNotAllowed",
+    "ModelError",
+    "ModelLoadError",
+    "ModelMetrics",
+    "ModelNotReady",
+    "NotFound",
+    "QueueFull",
+    "REDMetrics",
+    "REDMiddleware",
+    "RedserveError",
+    "Rejected",
+    "RunTimeout",
+    "ShuttingDown",
+    "Ticket",
+    "TooLarge",
+    "UnknownModel",
+    "UnsupportedMediaType",
+    "WrongResultCount",
+    "batched",
+    "latency_buckets",
+    "metrics_app",
+    "set_error",
+    "set_model",
+    "set_route",
+    "trace_exemplar",
+]

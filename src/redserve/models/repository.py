@@ -12,7 +12,7 @@ class ModelRepository:
 
     Args:
         models: What is served.
-        on_change: Told of each model whose state changed, on the loop.
+        on_change: Told of each model at once, and then whenever its state has changed.
 
     Raises:
         ValueError: Two models share a name, or there is none.
@@ -29,6 +29,8 @@ class ModelRepository:
         if not self._models:
             raise ValueError("a repository needs a model")
         self._on_change = on_change
+        for model in self:
+            on_change(model)
 
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
@@ -66,8 +68,6 @@ class ModelRepository:
 
         Source: sessions that are created from several threads at once have crashed (onnxruntime issue 26610).
         """
-        for model in self:
-            self._on_change(model)
         for model in self:
             await model.load()
             self._on_change(model)

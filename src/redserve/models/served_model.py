@@ -75,7 +75,7 @@ class ServedModel:
         state: Where it stands.
         reason: Why it is not ready, in words; empty when it is.
         engine: What runs its batches, once loaded.
-        policy: Its batching numbers, once loaded.
+        policy: Its batching numbers; the batch size is right once it is loaded.
         curve: Measured seconds per batch size, once loaded.
         example: One row and the model's answer to it, once loaded; `None` where no made-up row runs.
     """
@@ -93,6 +93,7 @@ class ServedModel:
         self.name = name
         self.version = version
         self.options = options or ModelOptions()
+        self.policy = self.options.policy
         self.state = ModelState.LOADING
         self.reason = "loading and warming up"
         self.curve: tuple[CurvePoint, ...] = ()
@@ -115,11 +116,6 @@ class ServedModel:
         return self._engine
 
     @property
-    def policy(self) -> BatchPolicy:
-        """Its batching numbers; those asked for until it is loaded."""
-        return self._batcher.policy if self._batcher is not None else self.options.policy
-
-    @property
     def queued_rows(self) -> int:
         """Rows that wait for a batch."""
         return self._batcher.queued_rows if self._batcher is not None else 0
@@ -137,9 +133,10 @@ class ServedModel:
             engine.close()
             return
         self._engine = engine
+        self.policy = replace(self.policy, max_batch_size=max_batch_size)
         self._batcher = Batcher(
             runner,
-            policy=replace(self.options.policy, max_batch_size=max_batch_size),
+            policy=self.policy,
             name=self.name,
             version=self.version,
             observer=self._observer,

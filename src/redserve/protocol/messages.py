@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from redserve.engine.tensors import Array
 
@@ -13,11 +13,12 @@ class InferRequest:
 
     Attributes:
         tensors: Named inputs; those of a row-wise model are `(rows, ...)`.
-        by_column: Asked as named columns, and so answered as named columns.
+        form: How it was asked, which decides how it is answered: rows that are values, rows that are objects of named
+            inputs, or named columns.
     """
 
     tensors: Mapping[str, Array]
-    by_column: bool
+    form: Literal["values", "objects", "columns"]
 
 
 class Codec(Protocol):
@@ -30,6 +31,14 @@ class Codec(Protocol):
 
         Raises:
             BadRequest: It is malformed, or does not have the model's form.
+        """
+
+    def place(self, request: InferRequest, where: str) -> str:
+        """Where in the body of `request` the place `where` of its tensors stands, as a JSON path or the like.
+
+        Args:
+            request: As it was decoded.
+            where: An input's name, and indices behind it: `pixels[3][17]`.
         """
 
     def encode(self, request: InferRequest, outputs: Sequence[Array]) -> bytes:

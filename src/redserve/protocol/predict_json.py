@@ -75,7 +75,7 @@ class PredictJson:
                     spec.name: _to_array(getattr(columns, field), spec, f"$.inputs.{spec.name}")
                     for spec, field in zip(self._inputs, self._fields, strict=True)
                 },
-                by_column=True,
+                form="columns",
             )
         if message.instances is msgspec.UNSET:
             raise BadRequest("send {'instances': [row, ...]} or {'inputs': {name: [...]}}", where="$")
@@ -83,7 +83,17 @@ class PredictJson:
             raise BadRequest(
                 f"this model takes 'inputs', not 'instances': {self._row_wise_reason}", where="$.instances"
             )
-        return InferRequest(self._columns_of(message.instances), by_column=False)
+        return self._request_of(message.instances)
+
+    def place(self, request: InferRequest, where: str) -> str:
+        """Where in the body `where` stands: `pixels[3][17]` is `$.instances[3][17]` in a request of plain rows."""
+        if request.form == "columns":
+            return f"$.inputs.{where}"
+        name = max((spec.name for spec in self._inputs if where.startswith(spec.name)), key=len, default="")
+        row, bracket, rest = where[len(name) :].partition("]")
+        if request.form == "objects":
+            return f"$.instances{row}{bracket}.{name}{rest}" if row else f"$.instances[*].{name}"
+        return f"$.instances{row}{bracket}{rest}"
 
     def encode(self, request: InferRequest, outputs: Sequence[Array]) -> bytes:
         """Write predictions, or outputs by name when the request came by name.
@@ -91,7 +101,7 @@ class PredictJson:
         Raises:
             ModelError: An output is NaN or infinite, which JSON cannot say.
         """
-        if request.by_column:
+        if request.form == "columns":
             body = _dump("outputs", _columns(self._output_names, outputs))
         else:
             body = _dump("predictions", _rows(self._output_names, outputs))
@@ -131,18 +141,23 @@ class PredictJson:
         except RecursionError as error:
             raise BadRequest("the body is nested too deeply") from error
 
-    def _columns_of(self, rows: list[Any]) -> dict[str, Array]:
+    def _request_of(self, rows: list[Any]) -> InferRequest:
+        if not rows:
+            raise BadRequest("send at least one row", where="$.instances")
         named = [isinstance(row, self._row_type) for row in rows]
         if not any(named):
             (spec,) = self._inputs
-            return {spec.name: _to_array(rows, spec, "$.instances")}
+            return InferRequest({spec.name: _to_array(rows, spec, "$.instances")}, form="values")
         if not all(named):
             odd = named.index(not named[0])
             raise BadRequest("rows are either all values or all objects", where=f"$.instances[{odd}]")
-        return {
-            spec.name: _to_array([getattr(row, field) for row in rows], spec, "$.instances[*]." + spec.name)
-            for spec, field in zip(self._inputs, self._fields, strict=True)
-        }
+        return InferRequest(
+            {
+                spec.name: _to_array([getattr(row, field) for row in rows], spec, "$.instances[*]." + spec.name)
+                for spec, field in zip(self._inputs, self._fields, strict=True)
+            },
+            form="objects",
+        )
 
 
 def _nested(spec: TensorSpec, *, skip_dims: int) -> Any:
@@ -208,7 +223,10 @@ def _rows(names: Sequence[str], tensors: Sequence[Array]) -> Any:
 
 
 def _to_json(output: Array) -> Any:
-    """What orjson writes for `output`: itself where it can, Python objects for strings and scalars."""
-    if output.dtype == object or output.ndim == 0:
+    """What orjson writes for `output`: itself where it can, Python objects for strings, and for values of one a row.
+
+    ONNX Runtime's int64 arrays have numpy's `longlong` type, whose scalars orjson does not know.
+    """
+    if output.dtype == object or output.ndim == 0 or (output.ndim == 1 and output.dtype.kind != "f"):
         return output.tolist()
     return np.ascontiguousarray(output)

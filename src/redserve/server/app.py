@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -68,7 +69,7 @@ def create_app(
         ValueError: A setting is wrong.
     """
     settings = settings or Settings.load()
-    serving = Serving(settings, _repository(settings, engines or _onnx(settings), registry))
+    serving = Serving(settings, _repository(settings, engines, registry))
     app = FastAPIOffline(
         title="redserve",
         version=importlib.metadata.version("redserve"),
@@ -113,7 +114,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _onnx(settings: Settings) -> dict[str, Callable[[], Engine]]:
-    path = settings.model or demo.model_path()
+    path = settings.model or demo.path()
 
     def load() -> Engine:
         from redserve.engine.onnx_runtime import OnnxRuntimeEngine  # seconds to import, and an extra of its own
@@ -132,7 +133,7 @@ def _onnx(settings: Settings) -> dict[str, Callable[[], Engine]]:
 
 
 def _repository(
-    settings: Settings, engines: Mapping[str, Callable[[], Engine]], registry: CollectorRegistry | None
+    settings: Settings, engines: Mapping[str, Callable[[], Engine]] | None, registry: CollectorRegistry | None
 ) -> ModelRepository:
     observer = BatchMetrics(registry, buckets=_buckets(settings))
     metrics = ModelMetrics(registry)
@@ -149,11 +150,12 @@ def _repository(
             )
 
     options = settings.model_options()
-    example = demo.example() if settings.model is None else None
+    is_demo = engines is None and settings.model is None
+    example = {"pixels": np.array([demo.samples()[7]["pixels"]], np.float32)} if is_demo else None
     return ModelRepository(
         (
             ServedModel(name, load, options=options, observer=observer, example=example)
-            for name, load in engines.items()
+            for name, load in (engines or _onnx(settings)).items()
         ),
         on_change=on_change,
     )

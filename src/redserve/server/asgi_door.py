@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from redserve.errors import MethodNotAllowed, RedserveError, TooLarge
 from redserve.middleware import set_error, set_model, set_route
-from redserve.routes import route_path
+from redserve.routes import path_below
 from redserve.server.service import InferenceService, Reply, error_reply
 
 WATCH_AFTER_S = 0.02
@@ -36,8 +36,9 @@ class PredictDoor:
         """Serve one connection scope."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        prefix, _, name = route_path(scope)[1:].partition("/")
-        if prefix != "predict" or "/" in name or route_path(scope) == "/predict/":
+        path = path_below(scope.get("root_path", ""), scope["path"])
+        door, _, name = path[1:].partition("/")
+        if door != "predict" or "/" in name or path.endswith("/"):
             return await self.app(scope, receive, send)
         arrived_s = perf_counter()
         set_route(scope, "/predict/{model}" if name else "/predict")

@@ -45,7 +45,9 @@ def example_of(model: ServedModel, *, by_column: bool = False) -> tuple[bytes, b
     by_column = by_column or not engine.batchability.is_row_wise
     codec = PredictJson(engine.inputs, engine.outputs, row_wise=engine.batchability.is_row_wise)
     inputs, outputs = model.example
-    return codec.encode_request(inputs, by_column=by_column), codec.encode(InferRequest(inputs, by_column), outputs)
+    return codec.encode_request(inputs, by_column=by_column), codec.encode(
+        InferRequest(inputs, "columns" if by_column else "values"), outputs
+    )
 
 
 def predict_paths(models: list[ServedModel]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ uvicorn by itself raises the signal again once it is done, and so ends with stat
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -73,16 +74,17 @@ class Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return host, port
 
-    async def serve(self, sockets: None = None) -> None:
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to stop."""
         try:
             await super().serve(sockets)
         finally:
             if self._announcing is not None:
                 self._announcing.cancel()
-                await asyncio.gather(self._announcing, return_exceptions=True)
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._announcing
 
-    async def startup(self, sockets: None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; the models load meanwhile."""
         await super().startup(sockets)
         self._announcing = asyncio.create_task(self._announce())

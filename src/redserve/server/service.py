@@ -178,6 +178,9 @@ class Call:
         self._request = request
         try:
             self._ticket = model.infer(request.tensors, self._ran)
+        except BadRequest as error:
+            where = error.where and self._codec.place(request, error.where)
+            self.fail(BadRequest(str(error), where=where))
         except RedserveError as error:
             self.fail(error)
 

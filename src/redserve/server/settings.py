@@ -4,6 +4,7 @@ The only file that reads the environment, and the only one that speaks milliseco
 """
 
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -88,6 +89,8 @@ class Settings(BaseSettings):
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
             raise ValueError("; ".join(wrong)) from error
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: {error}") from error
         return loaded
 
     @classmethod
