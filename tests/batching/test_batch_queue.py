@@ -1,0 +1,214 @@
+import math
+
+import pytest
+from redserve.batching.batch_queue import Batch, BatchQueue, Waiting
+from redserve.batching.policy import BatchPolicy
+from redserve.errors import QueueFull
+
+
+def waiting(arrived_s: float = 0.0, *, rows: int = 1, group: str | None = None, size_bytes: int = 0) -> Waiting:
+    return Waiting(arrived_s=arrived_s, rows=rows, group=group, size_bytes=size_bytes)
+
+
+def queue_of(*requests: Waiting, **policy: float) -> BatchQueue[Waiting]:
+    queue: BatchQueue[Waiting] = BatchQueue(BatchPolicy(**policy))
+    for request in requests:
+        queue.offer(request)
+    return queue
+
+
+def taken(queue: BatchQueue[Waiting], now_s: float = 0.0) -> Batch[Waiting]:
+    batch = queue.take(now_s=now_s)
+    assert batch is not None
+    return batch
+
+
+def test_an_empty_queue_is_never_due():
+    queue = queue_of()
+
+    assert queue.due_s() == math.inf
+    assert queue.take(now_s=1e9) is None
+    assert queue.take(now_s=math.inf) is None
+
+
+def test_without_a_delay_what_waits_is_due_at_once():
+    first, second = waiting(1.0), waiting(2.0)
+    queue = queue_of(first, second)
+
+    assert queue.due_s() <= 1.0
+    assert taken(queue, 2.0) == Batch([first, second], rows=2, why="idle")
+    assert (queue.rows, len(queue)) == (0, 0)
+
+
+def test_a_full_batch_leaves_the_rest_in_line():
+    requests = [waiting(float(i)) for i in range(5)]
+    queue = queue_of(*requests, max_batch_size=3)
+
+    assert taken(queue, 5.0) == Batch(requests[:3], rows=3, why="full")
+    assert taken(queue, 5.0) == Batch(requests[3:], rows=2, why="idle")
+
+
+def test_the_oldest_request_bounds_the_delay():
+    first, second = waiting(0.0), waiting(0.004)
+    queue = queue_of(first, second, max_queue_delay_s=0.005)
+
+    assert queue.due_s() == 0.005
+    assert queue.take(now_s=0.004) is None
+    assert taken(queue, 0.005) == Batch([first, second], rows=2, why="delay")
+
+
+def test_a_full_batch_ends_the_delay():
+    requests = [waiting(0.001 * i) for i in range(3)]
+    queue = queue_of(*requests[:2], max_batch_size=3, max_queue_delay_s=1.0)
+    assert not queue.is_full
+
+    queue.offer(requests[2])
+
+    assert queue.is_full
+    assert queue.due_s() == -math.inf
+    assert taken(queue, 0.002).why == "full"
+
+
+def test_no_delay_holds_at_the_end_of_time():
+    queue = queue_of(waiting(5.0), max_queue_delay_s=10.0)
+
+    assert taken(queue, math.inf).rows == 1
+
+
+def test_rows_are_counted_not_requests():
+    large, small, next_one = waiting(rows=5), waiting(rows=2), waiting(rows=5)
+    queue = queue_of(large, small, next_one, max_batch_size=8)
+
+    assert queue.rows == 12
+    assert taken(queue) == Batch([large, small], rows=7, why="full")  # the next would not fit
+    assert taken(queue) == Batch([next_one], rows=5, why="idle")
+
+
+def test_nobody_is_overtaken_by_a_smaller_request():
+    first, large, small = waiting(rows=3), waiting(rows=4), waiting(rows=1)
+    queue = queue_of(first, large, small, max_batch_size=4)
+
+    assert taken(queue).requests == [first]
+    assert taken(queue).requests == [large]
+    assert taken(queue).requests == [small]
+
+
+def test_groups_do_not_mix_and_the_one_whose_head_came_first_goes_first():
+    a, b, a_too = waiting(0.0, group="a"), waiting(1.0, group="b"), waiting(2.0, group="a")
+    late = waiting(3.0, group="b")
+    queue = queue_of(a, b, a_too, late)
+
+    assert taken(queue, 3.0).requests == [a, a_too]
+    assert taken(queue, 3.0).requests == [b, late]
+
+
+def test_a_full_group_goes_before_an_older_one_that_may_still_wait():
+    old = waiting(0.0, group="a")
+    several = [waiting(0.1, group="b"), waiting(0.2, group="b")]
+    queue = queue_of(old, *several, max_batch_size=2, max_queue_delay_s=1.0)
+
+    assert taken(queue, 0.2) == Batch(several, rows=2, why="full")
+    assert queue.take(now_s=0.2) is None
+    assert taken(queue, 1.0) == Batch([old], rows=1, why="delay")
+
+
+def test_full_groups_cannot_starve_one_that_has_waited_long_enough():
+    old = waiting(0.0, group="a")
+    several = [waiting(0.1, group="b"), waiting(0.2, group="b")]
+    queue = queue_of(old, *several, max_batch_size=2, max_queue_delay_s=1.0)
+
+    assert taken(queue, 1.0).requests == [old]
+
+
+def test_the_bound_is_in_rows():
+    queue = queue_of(waiting(rows=6), max_queue_rows=8)
+
+    with pytest.raises(QueueFull) as full:
+        queue.offer(waiting(rows=3))
+
+    assert (full.value.waiting, full.value.limit, full.value.unit) == (6, 8, "rows")
+    queue.offer(waiting(rows=2))
+    assert queue.rows == 8
+
+
+def test_the_bound_is_in_bytes_too():
+    queue = queue_of(waiting(size_bytes=60), max_queue_bytes=100)
+
+    with pytest.raises(QueueFull) as full:
+        queue.offer(waiting(size_bytes=41))
+
+    assert (full.value.waiting, full.value.limit, full.value.unit) == (60, 100, "bytes")
+    queue.offer(waiting(size_bytes=40))
+    assert queue.size_bytes == 100
+
+
+def test_several_are_queued_together_or_not_at_all():
+    queue = queue_of(waiting(rows=2), max_queue_rows=6)
+
+    with pytest.raises(QueueFull):
+        queue.offer(waiting(rows=4), waiting(rows=1))
+
+    assert (queue.rows, len(queue)) == (2, 1)
+
+
+def test_an_empty_queue_takes_what_is_larger_than_its_bounds():
+    queue = queue_of(max_batch_size=8, max_queue_rows=4, max_queue_bytes=10)
+
+    queue.offer(waiting(rows=8, size_bytes=50), waiting(rows=8, size_bytes=50))
+
+    assert queue.rows == 16
+    with pytest.raises(QueueFull):
+        queue.offer(waiting())
+
+
+@pytest.mark.parametrize("rows", [0, -1, 9])
+def test_rows_that_fit_no_batch_are_a_mistake_of_the_caller(rows: int):
+    with pytest.raises(ValueError, match="1 to 8"):
+        queue_of(max_batch_size=8).offer(waiting(rows=rows))
+
+
+def test_a_cancelled_request_frees_its_place():
+    first, second, third = waiting(0.0, rows=3, size_bytes=7), waiting(1.0), waiting(2.0)
+    queue = queue_of(first, second, third, max_batch_size=4, max_queue_delay_s=5.0)
+    assert queue.is_full
+
+    assert queue.cancel(first)
+
+    assert not queue.is_full
+    assert (queue.rows, queue.size_bytes, queue.due_s()) == (2, 0, 6.0)
+    assert taken(queue, 6.0).requests == [second, third]
+
+
+def test_what_was_taken_or_cancelled_cannot_be_cancelled():
+    request, other = waiting(), waiting()
+    queue = queue_of(request, other)
+    assert queue.cancel(other)
+    assert taken(queue).requests == [request]
+
+    assert not queue.cancel(request)
+    assert not queue.cancel(other)
+    assert queue.rows == 0
+
+
+def test_clearing_gives_everything_back_oldest_first():
+    requests = [waiting(float(i), group="ab"[i % 2], size_bytes=1) for i in range(4)]
+    queue = queue_of(*requests)
+
+    assert queue.clear() == requests
+    assert (queue.rows, queue.size_bytes, queue.due_s()) == (0, 0, math.inf)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_batch_size": 0},
+        {"max_queue_delay_s": -0.1},
+        {"max_queue_delay_s": math.inf},
+        {"max_queue_rows": 0},
+        {"max_queue_bytes": 0},
+        {"max_reruns": -1},
+    ],
+)
+def test_a_policy_out_of_range_fails_where_it_is_made(wrong: dict[str, float]):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        BatchPolicy(**wrong)
