@@ -17,26 +17,22 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from redserve.errors import RedserveError, outcome_of
-from redserve.metrics.exposition import metrics_app
+from redserve.metrics.exposition import ASGIApp, Message, Receive, Scope, Send, metrics_app
 from redserve.metrics.red import REDMetrics
-from redserve.routes import RouteTemplates, Scope, path_below
+from redserve.routes import RouteTemplates, path_below
 
 __all__ = ["REDMiddleware", "set_error", "set_model", "set_route", "trace_exemplar"]
 
 logger = logging.getLogger("redserve.middleware")
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 _SCOPE_KEY = "redserve.request"
+_NO_SCOPE: Scope = {}
 _CANCELLED = (499, "cancelled", "client_disconnected")
 # Where `receive` is known to be safe to step once and close: it waits on an event, and loses nothing when closed.
 _STEPPABLE = frozenset({"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"})
@@ -90,12 +86,14 @@ class REDMiddleware:
             if not path.startswith("/"):
                 raise ValueError(f"a path must begin with /, got {path!r}")
         self.app = app
-        self.red = REDMetrics.shared(registry, namespace=namespace, buckets=buckets, first_byte=first_byte)
+        red = REDMetrics.shared(registry, namespace=namespace, buckets=buckets, first_byte=first_byte)
+        self.received = red.received
+        self.finished = red.finished
+        self.first_byte = red.first_byte if first_byte else None
         self.routes = RouteTemplates(app)
         self.clock = clock
         self.exemplar = exemplar
         self.disconnect_check_s = float("inf") if disconnect_check_s is None else disconnect_check_s
-        self.first_byte = first_byte
         self.counts_into = (REGISTRY if registry is None else registry, namespace)
         self._metrics_app = metrics_app(registry)
         self._metrics_paths = frozenset(() if metrics_path is None else _spellings(metrics_path))
@@ -124,18 +122,19 @@ class REDMiddleware:
             return
         request = _Request(self, scope, receive, send)
         try:
-            self.red.received(scope["method"])
+            self.received(scope["method"])
+            scope[_SCOPE_KEY] = request
         except Exception:
             self.failed()
-            request.is_settled = True
-        scope[_SCOPE_KEY] = request
+            request.is_settled = True  # what was not counted in is not counted out
         try:
             await self.app(scope, request.receive, request.send)
         except BaseException as error:
-            request.ended(error)
+            if not request.is_settled:
+                request.broke_off(error)
             raise
-        else:
-            request.ended(None)
+        if not request.is_settled:
+            request.broke_off(None)
 
     def failed(self) -> None:
         """Log the exception being handled, if it is the first: observation went wrong, requests go on."""
@@ -199,39 +198,23 @@ def trace_exemplar(scope: Scope) -> dict[str, str] | None:
 class _Request:
     """One request: what is known about it, and the `receive` and `send` that its application is given."""
 
-    __slots__ = (
-        "_first_byte_s",
-        "_is_body_read",
-        "_receive",
-        "_scope",
-        "_send",
-        "_started_s",
-        "_stashed",
-        "_status",
-        "is_gone",
-        "is_settled",
-        "middleware",
-        "model",
-        "outcome",
-        "reason",
-        "route",
-    )
+    # What most requests never set are defaults of the class, not slots: an object is made in half the time.
+    model = ""
+    route = ""
+    outcome = ""  # as `set_error` says; else the status decides
+    reason = ""
+    is_gone = False
+    is_settled = False
+    _status = 0  # of a response that has begun
+    _first_byte_s: float | None = None
+    _is_body_read = False
+    _stashed: Message | None = None
 
     def __init__(self, middleware: REDMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self.middleware = middleware
-        self.model = ""
-        self.route = ""
-        self.outcome = ""  # as `set_error` says; else the status decides
-        self.reason = ""
-        self.is_gone = False
-        self.is_settled = False
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._status = 0  # of a response that has begun
-        self._first_byte_s: float | None = None
-        self._is_body_read = False
-        self._stashed: Message | None = None
         self._started_s = middleware.clock()
 
     async def receive(self) -> Message:
@@ -249,45 +232,46 @@ class _Request:
             self.is_gone = True
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """The server's `send`; the request is counted just before the last piece of its body."""
-        if not self.is_settled:
-            try:
-                self._observe(message)
-            except Exception:
-                self.middleware.failed()
+        if self.is_settled:
+            return self._send(message)
+        try:
+            kind = message["type"]
+            if kind == "http.response.start":
+                if message["status"] >= 200:  # an informational response is not the response
+                    self._status = message["status"]
+            elif kind == "http.response.body" or kind == "http.response.zerocopysend":
+                if message.get("more_body"):
+                    if self._first_byte_s is None and message.get("body", True):
+                        self._first_byte_s = self.middleware.clock() - self._started_s
+                elif self._status:
+                    self._complete()
+                    return self._send(message)
+            elif kind == "http.response.pathsend" and self._status:  # a whole body: the server reads it from a file
+                self._complete()
+        except Exception:
+            self.middleware.failed()
+        return self._send_on(message)
+
+    async def _send_on(self, message: Message) -> None:
         try:
             await self._send(message)
         except OSError:  # ASGI 2.4: how `send` says that the client has left
             self.is_gone = True
             raise
 
-    def _observe(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start":
-            if message["status"] >= 200:  # an informational response is not the response
-                self._status = message["status"]
-        elif kind == "http.response.body" or kind == "http.response.zerocopysend":
-            if message.get("more_body", False):
-                if self._first_byte_s is None and message.get("body", True):
-                    self._first_byte_s = self.middleware.clock() - self._started_s
-            elif self._status:
-                self._complete()
-        elif kind == "http.response.pathsend" and self._status:  # a whole body: the server reads it from a file
-            self._complete()
-
-    def ended(self, error: BaseException | None) -> None:
-        """The application is done; count what did not complete its response."""
-        if self.is_settled:
-            return
+    def broke_off(self, error: BaseException | None) -> None:
+        """The application is done, and its response was not completed."""
+        duration_s = self.middleware.clock() - self._started_s
         if self.is_gone or isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-            self._settle(*_CANCELLED)
+            self._settle(*_CANCELLED, duration_s)
         elif self._status:
-            self._settle(self._status, "error", "aborted")
+            self._settle(self._status, "error", "aborted", duration_s)
         elif self.outcome:
-            self._settle(500, self.outcome, self.reason)
+            self._settle(500, self.outcome, self.reason, duration_s)
         else:
-            self._settle(500, "error", "unhandled_exception")
+            self._settle(500, "error", "unhandled_exception", duration_s)
 
     def _complete(self) -> None:
         duration_s = self.middleware.clock() - self._started_s
@@ -305,27 +289,27 @@ class _Request:
         else:
             self._settle(status, *outcome_of(status), duration_s)
 
-    def _settle(self, code: int, outcome: str, reason: str, duration_s: float | None = None) -> None:
+    def _settle(self, code: int, outcome: str, reason: str, duration_s: float) -> None:
         self.is_settled = True
         middleware = self.middleware
-        if duration_s is None:
-            duration_s = middleware.clock() - self._started_s
-        route = self.route or middleware.routes.template_of(self._scope, code)
+        scope = self._scope
+        self._scope = _NO_SCOPE  # the scope holds this object: a cycle would leave both to the garbage collector
+        route = self.route or middleware.routes.template_of(scope, code)
         try:
-            middleware.red.finished(
+            middleware.finished(
                 route=route,
-                method=self._scope["method"],
+                method=scope["method"],
                 model=self.model,
                 code=code,
                 outcome=outcome,
                 reason=reason,
                 duration_s=duration_s,
-                exemplar=None if middleware.exemplar is None else self._exemplar(),
+                exemplar=None if middleware.exemplar is None else self._exemplar(scope),
             )
-            if middleware.first_byte and self._first_byte_s is not None:
-                middleware.red.first_byte(
+            if middleware.first_byte is not None and self._first_byte_s is not None:
+                middleware.first_byte(
                     route=route,
-                    method=self._scope["method"],
+                    method=scope["method"],
                     model=self.model,
                     outcome=outcome,
                     duration_s=self._first_byte_s,
@@ -333,9 +317,9 @@ class _Request:
         except Exception:
             middleware.failed()
 
-    def _exemplar(self) -> Mapping[str, str] | None:
+    def _exemplar(self, scope: Scope) -> Mapping[str, str] | None:
         try:
-            return self.middleware.exemplar(self._scope)  # type: ignore[misc]
+            return self.middleware.exemplar(scope)  # type: ignore[misc]
         except Exception:
             self.middleware.failed()
             return None

@@ -39,8 +39,8 @@ class RouteTemplates:
 
     def __init__(self, app: object = None) -> None:
         self._router = _router_in(app)
-        # Keyed by identity; the objects are held, so that no other object gets their id.
-        self._seen: dict[tuple[int, int, int], tuple[object, str | tuple[_Template, ...]]] = {}
+        self._seen: dict[tuple[int, int, int], str | tuple[_Template, ...]] = {}
+        self._held: list[tuple[object, ...]] = []  # whose ids are in _seen, so that no other object gets them
         self._tables: dict[int, RouteTable] = {}
         self._has_failed = False
 
@@ -58,9 +58,10 @@ class RouteTemplates:
             context = None if fastapi is None else fastapi.get("effective_route_context")
             route = scope.get("route")
             endpoint = scope.get("endpoint")
-            seen = self._seen.get((id(context), id(route), id(endpoint)))
-            found = self._resolve(scope, context, route, endpoint) if seen is None else seen[1]
-            return found if type(found) is str else _match(found, scope, status)  # type: ignore[arg-type]
+            found = self._seen.get((id(context), id(route), id(endpoint)))
+            if found is None:
+                found = self._resolve(scope, context, route, endpoint)
+            return found if found.__class__ is str else _match(found, scope, status)  # type: ignore[arg-type]
         except Exception:
             if not self._has_failed:
                 self._has_failed = True
@@ -80,9 +81,11 @@ class RouteTemplates:
         has_walked = not is_known and table.walk_for_unknown(chosen)
         if has_walked or len(self._seen) >= _MAX_SEEN:
             self._seen.clear()
+            self._held.clear()
         found = table.resolve(chosen)
         if is_known or has_walked:
-            self._seen[id(context), id(route), id(endpoint)] = ((context, route, endpoint), found)
+            self._seen[id(context), id(route), id(endpoint)] = found
+            self._held.append((context, route, endpoint))
         return found
 
     def _table(self, router: object) -> "RouteTable | None":
