@@ -265,7 +265,7 @@ async def test_a_route_added_later_is_found(registry: CollectorRegistry) -> None
     app = fastapi_app()
     watched = REDMiddleware(app, registry=registry)
     await call(watched, "/sub/m/1")
-    app.add_route("/later/{i}", answer)
+    app.add_route("/later/{i}", other_answer)
 
     await call(watched, "/later/1")
 
