@@ -5,7 +5,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from busy_app import busy_app, keep_busy
 from live_app import LiveApp
+from prometheus_client import CollectorRegistry
 from prometheus_server import PrometheusServer
 from tools import REPOSITORY, Tools, ToolsMissing, are_required, find_tools
 
@@ -38,3 +40,21 @@ def serve() -> Iterator[Callable[..., LiveApp]]:
             return running.enter_context(LiveApp(app, **config))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def busy() -> Iterator[LiveApp]:
+    """The busy app, live, after some traffic; it needs no tools."""
+    with LiveApp(busy_app(CollectorRegistry())) as live:
+        keep_busy(live)
+        yield live
+
+
+@pytest.fixture(scope="session")
+def scraped_busy(busy: LiveApp, prometheus: PrometheusServer) -> str:
+    """The job under which Prometheus has scraped the busy app, before and after more traffic: rates have data."""
+    prometheus.add_target("busy", busy.port)
+    prometheus.wait_for_scrape("busy")
+    keep_busy(busy)
+    prometheus.wait_for_scrape("busy")
+    return "busy"

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
@@ -21,6 +22,7 @@ Sample = tuple[dict[str, str], float]
 START_LIMIT_S = 20.0
 TARGET_LIMIT_S = 30.0
 SCRAPE_LIMIT_S = 15.0
+RULES_LIMIT_S = 15.0
 STOP_LIMIT_S = 10.0
 
 
@@ -85,9 +87,16 @@ class PrometheusServer:
             raise ValueError(f"{expression} has {len(samples)} series, not one")
         return samples[0][1] if samples else None
 
-    def rules(self) -> list[dict[str, Any]]:
-        """Every rule loaded, as the API shows it: name, health, type, alerts."""
-        return [rule for group in self._get("/api/v1/rules")["groups"] for rule in group["rules"]]
+    def evaluated_rules(self) -> list[dict[str, Any]]:
+        """Every rule as the API shows it (name, health, type), once all were evaluated after this call."""
+        now = datetime.now(UTC)
+
+        def look() -> list[dict[str, Any]] | None:
+            rules = [rule for group in self._get("/api/v1/rules")["groups"] for rule in group["rules"]]
+            is_done = all(datetime.fromisoformat(rule["lastEvaluation"]) > now for rule in rules)
+            return rules if is_done else None
+
+        return self._until(look, limit_s=RULES_LIMIT_S, what="the rules were not evaluated")
 
     def _get(self, path: str, **parameters: str) -> Any:
         try:
