@@ -1,5 +1,6 @@
 """A server in memory for raw ASGI tests: calls an application once and keeps what it sent."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -44,18 +45,29 @@ async def call(
     *,
     incoming: Iterable[Message] = (),
     scope: dict[str, Any] | None = None,
+    stays: bool = False,
     on_send: Callable[[Message], None] = lambda message: None,
 ) -> list[Message]:
-    """Send one request; `incoming` is what `receive` returns after an empty body, then it says disconnect."""
+    """Send one request and return the response; `receive` returns `incoming` (one empty body), then it says disconnect.
+
+    A client that `stays` leaves only once the response is complete.
+    """
     to_come = iter([*incoming] or [{"type": "http.request", "body": b"", "more_body": False}])
     sent: list[Message] = []
 
+    is_complete = asyncio.Event()
+
     async def receive() -> Message:
-        return next(to_come, {"type": "http.disconnect"})
+        message = next(to_come, None)
+        if message is None and stays:
+            await is_complete.wait()
+        return message or {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
         on_send(message)
         sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            is_complete.set()
 
     await app(scope_of(path, method) if scope is None else scope, receive, send)
     return sent
