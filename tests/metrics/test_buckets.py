@@ -2,7 +2,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redserve.metrics.buckets import checked_bounds, latency_buckets
@@ -54,6 +54,7 @@ def test_the_range_may_be_moved_for_slow_work():
     assert (bounds[0], bounds[-1]) == (0.1, 600)
 
 
+@settings(deadline=None)
 @given(
     slos=st.lists(st.floats(0.0005, 10.0), min_size=1, max_size=4),
 )
@@ -70,6 +71,7 @@ def test_bounds_around_any_slos_are_whole_and_nowhere_closer_than_the_slos_ask(s
         assert max(growths(near), default=1.0) < 1.12
 
 
+@settings(deadline=None)
 @given(
     lo=st.floats(1e-6, 1e3),
     span=st.floats(1.01, 1e6),

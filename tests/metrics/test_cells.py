@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redserve.metrics.cells import Counter, Gauge, Histogram, number_text
@@ -130,6 +130,7 @@ def test_an_observation_on_a_bound_is_within_it():
     }
 
 
+@settings(deadline=None)
 @given(
     bounds=st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30, unique=True).map(sorted),
     values=st.lists(st.floats(-1e7, 1e7), max_size=50),

@@ -2,7 +2,7 @@ import gc
 import weakref
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as ForeignCounter
@@ -160,6 +160,7 @@ request = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(events=st.lists(st.one_of(request, st.none()), max_size=40))
 def test_received_is_finished_plus_in_flight_in_every_copy(events):
     registry = CollectorRegistry()

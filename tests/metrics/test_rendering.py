@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest as generate_text
@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from redserve.metrics.cells import Counter, Gauge, Histogram
 from redserve.metrics.families import FamilySet
-from redserve.metrics.rendering import render
+from redserve.metrics.rendering import render as render_chunks
 
 label_values = st.text(max_size=8) | st.sampled_from(
     ["", "%", "%d", "\\", '"', "\n", "\\n", "ü", "\u2028", "{}", "a,b=c"]
@@ -20,6 +20,10 @@ label_values = st.text(max_size=8) | st.sampled_from(
 traces = st.text(alphabet="0123456789abcdef", max_size=32)
 exemplars = st.none() | st.dictionaries(st.sampled_from(["trace_id", "span_id"]), traces, min_size=1)
 amounts = st.floats(0, 1e9)
+
+
+def render(copies, *, is_openmetrics):
+    return b"".join(render_chunks(copies, is_openmetrics=is_openmetrics)).decode()
 
 
 def families_of(text, parse):
@@ -49,6 +53,7 @@ def assert_rendered_as_by_prometheus_client(*families):
     assert families_of(openmetrics, parse_openmetrics) == families_of(expected, parse_openmetrics)
 
 
+@settings(deadline=None)
 @given(rows=st.dictionaries(st.tuples(label_values, label_values), st.tuples(st.integers(0, 2**53), exemplars)))
 def test_counters_are_rendered_as_by_prometheus_client(rows):
     counter = Counter("c", 'A "documented"\ncounter: 100 % \\.', ("a", "b"))
@@ -61,6 +66,7 @@ def test_counters_are_rendered_as_by_prometheus_client(rows):
     assert_rendered_as_by_prometheus_client(counter)
 
 
+@settings(deadline=None)
 @given(rows=st.dictionaries(label_values, st.floats(allow_nan=False)))
 def test_gauges_are_rendered_as_by_prometheus_client(rows):
     gauge = Gauge("g", "A gauge.", ("a",))
@@ -70,6 +76,7 @@ def test_gauges_are_rendered_as_by_prometheus_client(rows):
     assert_rendered_as_by_prometheus_client(gauge)
 
 
+@settings(deadline=None)
 @given(
     bounds=st.lists(st.floats(1e-6, 1e8), min_size=1, max_size=5, unique=True).map(sorted),
     rows=st.dictionaries(label_values, st.lists(st.tuples(amounts, exemplars), max_size=5), max_size=3),
@@ -130,3 +137,14 @@ def test_the_text_format_leaves_exemplars_out():
 
     assert "abc" not in render([families.copy()], is_openmetrics=False)
     assert 'c_total 0 # {trace_id="abc"} 1.0 ' in render([families.copy()], is_openmetrics=True)
+
+
+def test_a_large_render_comes_in_chunks_and_in_order():
+    counter = Counter("c", "C.", ("a",))
+    for number in range(2500):
+        counter.series(f"{number:04}").cell[0] = number
+    chunks = list(render_chunks([registered(counter)[1].copy()], is_openmetrics=False))
+
+    assert len(chunks) == 3
+    lines = b"".join(chunks).decode().splitlines()[2:]
+    assert lines == [f'c_total{{a="{number:04}"}} {number}' for number in range(2500)]
