@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import numpy as np
+
 from redserve.batching import Answer, Batcher, BatchObserver, BatchPolicy, Ticket
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
@@ -124,10 +126,11 @@ class ServedModel:
         """Load, measure, warm up; then `state` is `ready`, or `failed` with the reason."""
         try:
             engine, runner, max_batch_size = await in_daemon_thread(self._prepare, name=f"redserve-load-{self.name}")
-        except Exception as error:
-            self.state = ModelState.FAILED
-            self.reason = str(error) if isinstance(error, RedserveError) else f"{type(error).__name__}: {error}"
-            logger.error("model failed to load", extra={"model": self.name, "reason": self.reason}, exc_info=error)
+        except RedserveError as error:
+            self._fail(str(error))
+            return
+        except Exception as error:  # a fault of the engine, not of the file or the settings: say where
+            self._fail(f"{type(error).__name__}: {error}", fault=error)
             return
         if self.state is ModelState.STOPPED:
             engine.close()
@@ -183,6 +186,10 @@ class ServedModel:
         if self._engine is not None:
             self._engine.close()
 
+    def _fail(self, reason: str, *, fault: Exception | None = None) -> None:
+        self.state, self.reason = ModelState.FAILED, reason
+        logger.error("model failed to load", extra={"model": self.name, "reason": reason}, exc_info=fault)
+
     def _prepare(self) -> tuple[Engine, RowRunner, int]:
         """Blocking: everything between a file and a warm engine."""
         engine = self._load_engine()
@@ -206,7 +213,7 @@ class ServedModel:
 
 
 def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tuple[Tensors, Outputs] | None:
-    """One row, rounded so that it reads well, and what the model answers."""
+    """One row, of two decimals so that it reads well, and what the model answers."""
     if row is None:
         try:
             drawn = find_sampler(engine.run, engine.inputs, rows=engine.batchability.rows or 1).draw(1)
@@ -214,6 +221,8 @@ def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tupl
             return None
         if engine.batchability.is_row_wise:
             drawn = {name: tensor[:1] for name, tensor in drawn.items()}
-        row = {name: tensor.round(2) if tensor.dtype.kind == "f" else tensor for name, tensor in drawn.items()}
+        row = {
+            name: np.trunc(100 * tensor) / 100 if tensor.dtype.kind == "f" else tensor for name, tensor in drawn.items()
+        }
     (outputs,) = runner([row])
     return None if isinstance(outputs, Exception) else (row, outputs)

@@ -104,13 +104,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving.loaded.set()
 
     loading = asyncio.create_task(load())
+    grace_s: float = serving.settings.grace_s
     try:
         yield
+    except asyncio.CancelledError:  # the server was told to stop at once
+        grace_s = 0
+        raise
     finally:
         serving.draining = True
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        await serving.repository.drain(grace_s=serving.settings.grace_s)
+        await serving.repository.drain(grace_s=grace_s)
 
 
 def _onnx(settings: Settings) -> dict[str, Callable[[], Engine]]:
