@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from redserve.metrics.buckets import latency_buckets
 
@@ -115,7 +116,7 @@ def errors(layout: Layout, shape: Distribution, q: float, points: int) -> list[f
     return found
 
 
-def measure(layout: Layout, points: int) -> dict[str, object]:
+def measure(layout: Layout, points: int) -> dict[str, Any]:
     per_shape = {name: {q: errors(layout, shape, q, points) for q in QUANTILES} for name, shape in SHAPES.items()}
     together = sorted(error for by_q in per_shape.values() for found in by_q.values() for error in found)
     return {

@@ -3,8 +3,8 @@
     python benchmarks/scrape_cost.py [--quick]      needs redserve alone; prints a table, writes benchmarks/results/
 
 Rounds of the two are interleaved; each figure is the lowest and the median of its rounds: on a busy machine, trust the
-lowest. `loop pause` is the longest time
-that a busy event loop had to wait for its next turn during one scrape through `metrics_app`, gzip included.
+lowest. `loop pause` is the longest time that a busy event loop had to wait for its next turn during one scrape through
+`metrics_app`, gzip included.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "scrape_cost.json"
 
 
 def lowest_and_median(
-    calls: dict[str, Callable[[], object]], *, rounds: int, times: int
+    calls: Mapping[str, Callable[[], object]], *, rounds: int, times: int
 ) -> dict[str, dict[str, float]]:
     """Seconds a call, of interleaved rounds of `times` calls."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
