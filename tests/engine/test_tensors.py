@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -154,6 +154,7 @@ specs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(specs, max_size=3, unique_by=lambda spec: spec.name),
     st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), arrays, max_size=4),

@@ -172,7 +172,7 @@ def _difference(answer: Sequence[Array], row: int, other: Sequence[Array], other
             if not np.array_equal(first, second) and not shown:
                 shown = "to another value"
             continue
-        first, second = np.nan_to_num(first.astype(np.float64)), np.nan_to_num(second.astype(np.float64))
+        first, second = (np.nan_to_num(a.astype(np.float64), posinf=0.0, neginf=0.0) for a in (first, second))
         gap = float(np.max(np.abs(first - second), initial=0.0))
         scale = max(1.0, float(np.max(np.abs(first), initial=0.0)))
         if gap > _TOLERANCE[one.dtype.itemsize] * scale and gap > worst:

@@ -76,7 +76,7 @@ class RowRunner:
 
     def _run_together(self, requests: Sequence[Tensors]) -> list[list[Array] | Exception]:
         first_name = self._names[0]
-        row_counts = [request[first_name].shape[0] for request in requests]
+        row_counts = [len(request[first_name]) for request in requests]
         rows = sum(row_counts)
         step = self._rows_per_run or rows
         if len(requests) == 1 and rows == step:

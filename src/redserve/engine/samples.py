@@ -51,7 +51,7 @@ class Sampler:
     def _values(self, spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:
         kind = spec.dtype.kind
         if kind == "f":
-            return random.random(shape).astype(spec.dtype)
+            return random.random(shape, np.float32).astype(spec.dtype, copy=False)
         if kind == "O":
             return np.full(shape, "text", dtype=object)
         return random.integers(0, self.largest_integer, shape, endpoint=True).astype(spec.dtype)
