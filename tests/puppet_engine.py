@@ -16,8 +16,7 @@ class PuppetEngine:
     """`x (rows, 2) float32` gives `y = 2 x`, and raises where a row begins with -1.
 
     Attributes:
-        gate: Runs wait for it; open from the start.
-        began: Set when a run begins.
+        began: Set when a run begins, also one that waits at the gate.
         ran_rows: Rows of each run, in order.
     """
 
@@ -29,8 +28,8 @@ class PuppetEngine:
         self, batchability: Batchability | None = None, change: Callable[[Array], Array] | None = None
     ) -> None:
         self.batchability = batchability or Batchability(mode="dynamic", reason="rows do not mix")
-        self.gate = threading.Event()
-        self.gate.set()
+        self._is_shut = False
+        self._passes = threading.Semaphore(0)
         self.began = threading.Event()
         self.ran_rows: list[int] = []
         self.is_closed = False
@@ -38,7 +37,7 @@ class PuppetEngine:
 
     def run(self, tensors: Tensors) -> list[Array]:
         self.began.set()
-        if not self.gate.wait(WAIT_S):
+        if self._is_shut and not self._passes.acquire(timeout=WAIT_S):
             raise TimeoutError("the test never opened the gate")
         rows = tensors["x"]
         self.ran_rows.append(len(rows))
@@ -47,12 +46,22 @@ class PuppetEngine:
         return [self._change(rows)]
 
     def interrupt(self, thread_id: int | None = None) -> None:
-        self.gate.set()
+        self.open()
 
     def close(self) -> None:
         self.is_closed = True
 
     def shut(self) -> None:
-        """From now on runs wait."""
+        """From now on runs wait at the gate."""
         self.began.clear()
-        self.gate.clear()
+        self._is_shut = True
+
+    def let_one_run(self) -> None:
+        """The run at the gate passes; the next one waits there again."""
+        self.began.clear()
+        self._passes.release()
+
+    def open(self) -> None:
+        """Whatever waits at the gate runs, and so does all that comes."""
+        self._is_shut = False
+        self._passes.release(100)

@@ -130,7 +130,7 @@ async def test_a_bad_row_does_not_cost_its_neighbours_their_answers():
     await asyncio.to_thread(engine.began.wait)
     asked = [asyncio.create_task(ask(model, rows(value))) for value in (1, -1, 3)]
     await asyncio.sleep(0)
-    engine.gate.set()
+    engine.open()
 
     await plug
     right, wrong, also_right = await asyncio.gather(*asked, return_exceptions=True)
@@ -156,7 +156,7 @@ async def test_a_full_queue_turns_away():
         model.infer(rows(3), lambda answer: None)
     assert model.queued_rows == 2
 
-    engine.gate.set()
+    engine.open()
     await asyncio.gather(plug, *waiting)
     await model.drain()
 
@@ -204,7 +204,7 @@ async def test_a_drained_model_finishes_what_waits_and_takes_no_more():
     await asyncio.sleep(0)
     with pytest.raises(ShuttingDown):
         model.infer(rows(3), lambda answer: None)
-    engine.gate.set()
+    engine.open()
     await draining
 
     assert [(await answer)[0][0, 0] for answer in asked] == [2, 4]
