@@ -1,7 +1,11 @@
 """What every test may ask for."""
 
 import pytest
+from hypothesis import settings
 from prometheus_client import CollectorRegistry
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
 
 
 @pytest.fixture
