@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from redserve.batching.batch_queue import Batch, BatchQueue, Waiting
 from redserve.batching.policy import BatchPolicy
 from redserve.errors import QueueFull

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+
 from batching.fakes import Inbox, PuppetEngine, RecordingObserver, turns
 from redserve.batching import Batcher, BatchPolicy
 from redserve.errors import BadRequest, ModelError, QueueFull, WrongResultCount
@@ -258,7 +259,7 @@ def split(payload: list[int], max_rows: int) -> list[tuple[list[int], int]]:
 
 
 def join(results: list[list[int]]) -> list[int]:
-    return sum(results, [])
+    return [number for result in results for number in result]
 
 
 def large_batcher(engine: Any, **policy: int) -> Batcher[list[int], list[int]]:

@@ -1,4 +1,5 @@
 import pytest
+
 from redserve.batching.isolate import parts_to_run
 
 

@@ -4,6 +4,7 @@ import random
 import statistics
 
 import pytest
+
 from batching.simulated_threads import World
 from redserve.batching.batch_queue import Waiting
 from redserve.batching.cost import FixedCost

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+
 from batching.fakes import Inbox, RecordingObserver
 from batching.virtual_time import run
 from redserve.batching import Answer, Batcher, BatchPolicy

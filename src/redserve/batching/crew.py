@@ -110,6 +110,8 @@ class Crew(Generic[P, R]):
                     await self._all_ended.wait()
             except TimeoutError:
                 self._give_up()
+        else:
+            await asyncio.sleep(0)  # what the last of them posted is delivered in this turn of the loop
         self._clean_up()
 
     def abandon(self) -> None:
@@ -189,7 +191,7 @@ class Crew(Generic[P, R]):
         self._clean_up()
 
     def _worker_ended(self) -> None:
-        if not self.dispatcher.has_workers:
+        if self.is_closing and not self.dispatcher.has_workers:
             self._all_ended.set()
 
     def _clean_up(self) -> None:

@@ -11,6 +11,8 @@ from redserve.batching.dispatcher import Dispatcher, Run
 
 W = TypeVar("W", bound=Waiting)
 
+_FINEST_TIMER_S = 0.001  # what epoll rounds to
+
 
 class Watchdog(Generic[W]):
     """While anything is queued or runs, a timer stands at the moment when the oldest run would be overdue.
@@ -51,6 +53,6 @@ class Watchdog(Generic[W]):
         self._timer = None
         late, oldest_s = self._dispatcher.overdue(since_s=self._clock() - self._limit_s)
         if oldest_s != math.inf:
-            self._arm(max(oldest_s + self._limit_s - self._clock(), 0.0))
+            self._arm(max(oldest_s + self._limit_s - self._clock(), _FINEST_TIMER_S))
         for run in late:
             self._cut(run)

@@ -20,6 +20,8 @@ from redserve.batching.request import Request
 P = TypeVar("P")
 R = TypeVar("R")
 
+_FINEST_TIMER_S = 0.001  # what epoll rounds to
+
 
 class CrewWorker(Worker, Protocol):
     """A worker as its crew sees it."""
@@ -153,7 +155,8 @@ class TaskWorker(Generic[P, R]):
         while (step := self._home.dispatcher.next_step(self)) is not None:
             if not isinstance(step, Run):
                 if step != math.inf:
-                    self._timer = self._home.loop.call_later(step - self._home.clock(), self._slept)
+                    delay_s = max(step - self._home.clock(), _FINEST_TIMER_S)
+                    self._timer = self._home.loop.call_later(delay_s, self._slept)
                 return
             try:
                 await self._run(step)
