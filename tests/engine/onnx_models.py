@@ -160,6 +160,20 @@ def mixing(folder: Path, *, batch: int | str = "batch") -> Path:
     )
 
 
+def shared_among_rows(folder: Path) -> Path:
+    """Divides each row by the number of rows: which neighbours does not matter, how many does."""
+    return save(
+        folder / "shared.onnx",
+        [
+            _node("Shape", ["x"], ["rows"], start=0, end=1),
+            _node("Cast", ["rows"], ["divisor"], to=_FLOAT),
+            _node("Div", ["x", "divisor"], ["y"]),
+        ],
+        {"x": (_FLOAT, ["batch", 4])},
+        {"y": (_FLOAT, ["batch", 4])},
+    )
+
+
 def picky(folder: Path) -> Path:
     """Runs on no input that anyone would make up: it reshapes to a size of 7 rows of 11."""
     return save(

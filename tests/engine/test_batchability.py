@@ -58,8 +58,9 @@ def test_a_model_without_rows_runs_each_request_as_it_came_and_says_why(build, w
     assert "\n" not in judged.reason
 
 
-def test_rows_that_change_each_other_are_noted_with_the_difference(tmp_path):
-    judged = judge(models.mixing(tmp_path))
+@pytest.mark.parametrize("build", [models.mixing, models.shared_among_rows])
+def test_rows_that_change_each_other_are_noted_with_the_difference(build, tmp_path):
+    judged = judge(build(tmp_path))
     assert judged.mode == "dynamic"
     assert judged.note.startswith("a row's answer changes with its batch mates: by up to 0.")
 
