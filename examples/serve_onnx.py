@@ -3,8 +3,9 @@
     python examples/serve_onnx.py [PATH.onnx]          without a path: the embedded digits
 
     curl -s http://127.0.0.1:8000/labels
-    curl -s http://127.0.0.1:8000/docs                 a body that works, to be tried in the browser
     curl -s http://127.0.0.1:8000/metrics
+
+A body that works is at http://127.0.0.1:8000/docs, to be tried in the browser.
 
 `create_app` makes an ordinary FastAPI application: `/predict`, `/readyz`, `/docs` and `/metrics` are there already, and
 your routes are counted like them. The command line does the same: `redserve serve PATH.onnx`.
