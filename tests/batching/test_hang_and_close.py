@@ -158,6 +158,17 @@ async def test_closing_runs_what_is_queued_and_refuses_the_rest():
         await batcher("d")
 
 
+async def test_whoever_is_queued_when_closing_begins_is_answered_when_it_ends():
+    for _ in range(200):
+        inbox = Inbox()
+        batcher: Batcher[int, int] = Batcher([list, list])
+        for index in range(3):
+            batcher.submit(index, inbox.slot(index), group=index)
+        await turns(1)
+        await batcher.aclose()
+        assert set(inbox.answers) == {0, 1, 2}
+
+
 async def test_after_the_grace_time_the_rest_is_answered():
     engine, inbox, observer = InterruptibleEngine(), Inbox(), RecordingObserver()
     batcher: Batcher[str, str] = Batcher(engine, policy=BatchPolicy(max_batch_size=1), observer=observer)

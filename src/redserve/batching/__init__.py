@@ -1,4 +1,66 @@
-"""Many requests in, few calls out."""
+"""Many requests in, few calls out: dynamic batching for any function, without numpy, without the web.
+
+Theory of operation
+    submit ──> BatchQueue ──> an idle worker takes a batch ──> the function ──> answers
+               (groups)       (a thread or a task)             (again in parts, where it failed)
+
+    Requests wait in one line; a batch is taken from it by a worker that has nothing to do, at the last moment, so
+    whoever arrives while the engine is busy joins the next batch. Load makes the batches: at low load they are small
+    and start at once, at high load they are full. The engine thread takes its next batch itself; the event loop hears
+    of each call once, by one `call_soon_threadsafe` with all answers.
+
+    `batch_queue`, `isolate`, `linger` and `cost` decide, and are told the time. `dispatcher` holds the one lock, for
+    the time of an offer, a take or a cancel. `workers` are the threads and tasks, `crew` their side on the loop with
+    the `watchdog`, `batcher` and `batched` what callers see.
+
+The contract
+    - `max_batch_size` counts rows. Requests share a batch only when their groups are equal; the group whose head
+      arrived first goes first, and inside a group nobody is overtaken.
+    - An idle engine never waits while work is queued, by default. A request then waits for at most the calls of the
+      function that are ahead of it: the running one and `rows ahead / max_batch_size` more.
+    - With `max_queue_delay_s` an idle engine may wait until its oldest request is that old, or a batch is full. Under
+      load it changes nothing, since the oldest is that old already. It buys time of the device, not latency: choose
+      it where the device is shared or billed.
+    - A request of more than `max_batch_size` rows is split, queued as one or refused as one, joined, answered once.
+    - `max_queue_rows` and `max_queue_bytes` bound what waits beside each other. An empty queue takes a request of any
+      size: it would otherwise never run, and it is in memory already.
+    - Every request taken is answered exactly once, on the loop: with its result, a `ModelError`, `RunTimeout` or
+      `ShuttingDown`; or never, when it was cancelled before. Cancelled while queued, its rows leave the queue;
+      cancelled while running, nobody notices.
+    - A function that raises is run again with parts of its batch, at most `max_reruns` times, until only the requests
+      at fault fail; so it should be safe to repeat. One that returns the wrong number of results fails the whole
+      batch, since no result can be trusted.
+    - A call that takes longer than `max_run_s` is given up: its requests fail, its result will be ignored, and
+      another thread goes on with the queue, so the function must bear being called again while the hung call is still
+      in it. After `MAX_STUCK` such threads of an instance it rests; when all instances rest, requests fail at once
+      instead of waiting, until a thread comes back.
+
+Decision: greedy, no timer.
+    An engine that is idle runs what there is. Refused: waiting a fixed time for company, as most servers do by
+    default. In virtual time, one row a request, 4 ms + 0.2 ms a row, the mean latency of running at once is within
+    GREEDY of that of the best of five delays (0.5 to 10 ms) at every load from 0.02 to 0.95; 10 ms costs a factor of
+    FACTOR at the lowest. `benchmarks/greedy_vs_delay.py`, `benchmarks/results/greedy_vs_delay.json`; held by a test.
+
+Decision: linger after a batch, gated.
+    Clients that send the next request when the last is answered come in two halves that never meet: greedy runs the
+    waiting half just before the answered one is back. So an engine thread that has just finished may wait up to
+    0.5 ms, or 10 % of the fixed cost of a batch, but only where the arrivals of such windows so far would save three
+    times what those who wait would lose. On the real threaded Batcher with a 5 ms engine and clients that come
+    straight back it serves 1.68, 1.50, 1.44 and 1.31 times as many requests for 2, 4, 16 and 32 of them, with a lower
+    p99; with one client, 64, or a think time of 2 ms it changes less than 2 %. Poisson arrivals pay at most 0.1 % of
+    their mean latency in simulation (in real time the difference drowns in the noise of some 2 %). With a gate of one
+    to one they paid up to 1 %. `benchmarks/linger.py`, `benchmarks/results/linger.json`. Async functions do not
+    linger: a loop's timers are no finer than 1 ms.
+
+Decision: threads of our own.
+    One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: its hop and its chain of
+    futures made the same server a quarter slower, and its pool waits at exit for a call that hangs.
+
+Decision: isolate by halves, widest first.
+    One bad request of 32 costs 6 to 10 more runs and nobody else an answer. A half that must hold the fault, because
+    the other ran well, is halved unseen. A single request is always tried alone before it fails, because the fault
+    may have been the size of the batch. Refused: running each one alone, 32 runs.
+"""
 
 from redserve.batching.batched import Batched, batched
 from redserve.batching.batcher import Batcher

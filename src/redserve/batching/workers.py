@@ -20,7 +20,7 @@ from redserve.batching.request import Request
 P = TypeVar("P")
 R = TypeVar("R")
 
-_FINEST_TIMER_S = 0.001  # what epoll rounds to
+_SHORTEST_SLEEP_S = 1e-6  # rounding must not make a delay end just before it is due, again and again
 
 
 class CrewWorker(Worker, Protocol):
@@ -155,7 +155,7 @@ class TaskWorker(Generic[P, R]):
         while (step := self._home.dispatcher.next_step(self)) is not None:
             if not isinstance(step, Run):
                 if step != math.inf:
-                    delay_s = max(step - self._home.clock(), _FINEST_TIMER_S)
+                    delay_s = max(step - self._home.clock(), _SHORTEST_SLEEP_S)
                     self._timer = self._home.loop.call_later(delay_s, self._slept)
                 return
             try:
