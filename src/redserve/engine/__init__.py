@@ -26,9 +26,9 @@ Decision: on the CPU `run`, on the GPU I/O binding. Bound and collected anew for
 binding costs 14 us on the digits where `run` costs 8; it copies straight between the batch buffers and the device.
 
 Decision: one run uses all the cores that the process may use, none of them spinning. On two idle cores a second
-thread takes a perceptron of 1.6 M parameters from 1.95 to 1.02 ms at 64 rows and a small convolution from 17.6 to 8.9
-ms. Digits lose 7 to 14 us a batch from 16 rows on, less than the HTTP work of one request. Where the other core is
-busy with something else the gain is gone; `intra_op_threads=1` is for that.
+thread takes a perceptron of 1.6 M parameters from 1.95 to 1.02 ms at 64 rows. Digits lose 7 to 14 us a batch from 16
+rows on, less than the HTTP work of one request. Where the other core is busy with something else the gain is gone;
+`intra_op_threads=1` is for that.
 
 Decision: no silent fallback. `enable_fallback=0`, since ONNX Runtime otherwise rebuilds the session on the CPU in the
 middle of a run; `device="auto"` reports what `get_providers()` says and the reason; `device="cuda"` refuses to start.

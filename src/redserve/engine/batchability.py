@@ -20,7 +20,7 @@ Run = Callable[[Tensors], list[Array]]
 
 _PROBED_ROWS = 3
 _AMONG_OTHERS = {2: 1e-2, 4: 1e-4, 8: 1e-4}
-"""What rounding may do in a batch of one size, by bytes per float, of the largest number in an output; mostly nothing."""
+"""What rounding may do in a batch of one size, by bytes per float, of an output's largest number; mostly nothing."""
 _ALONE = {2: 2e-2, 4: 1e-2, 8: 1e-2}
 """The same between batch sizes, which run other kernels: 3e-3 seen on CPU where made-up input is far from real."""
 
