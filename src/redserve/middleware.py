@@ -207,7 +207,7 @@ class _Request:
     is_settled = False
     _status = 0  # of a response that has begun
     _first_byte_s: float | None = None
-    _is_body_read = False
+    _last_received: Message | None = None
     _stashed: Message | None = None
 
     def __init__(self, middleware: REDMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
@@ -225,10 +225,8 @@ class _Request:
             return {"type": "http.disconnect"}
         else:
             message = await self._receive()
-        kind = message["type"]
-        if kind == "http.request":
-            self._is_body_read = not message.get("more_body", False)
-        elif kind == "http.disconnect":
+        self._last_received = message
+        if message["type"] == "http.disconnect":
             self.is_gone = True
         return message
 
@@ -246,10 +244,10 @@ class _Request:
                     if self._first_byte_s is None and message.get("body", True):
                         self._first_byte_s = self.middleware.clock() - self._started_s
                 elif self._status:
-                    self._complete()
+                    self._settle()
                     return self._send(message)
             elif kind == "http.response.pathsend" and self._status:  # a whole body: the server reads it from a file
-                self._complete()
+                self._settle()
         except Exception:
             self.middleware.failed()
         return self._send_on(message)
@@ -263,42 +261,34 @@ class _Request:
 
     def broke_off(self, error: BaseException | None) -> None:
         """The application is done, and its response was not completed."""
-        duration_s = self.middleware.clock() - self._started_s
         if self.is_gone or isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-            self._settle(*_CANCELLED, duration_s)
+            self._settle(_CANCELLED)
         elif self._status:
-            self._settle(self._status, "error", "aborted", duration_s)
+            self._settle((self._status, "error", "aborted"))
         elif self.outcome:
-            self._settle(500, self.outcome, self.reason, duration_s)
+            self._settle((500, self.outcome, self.reason))
         else:
-            self._settle(500, "error", "unhandled_exception", duration_s)
+            self._settle((500, "error", "unhandled_exception"))
 
-    def _complete(self) -> None:
-        duration_s = self.middleware.clock() - self._started_s
-        if duration_s >= self.middleware.disconnect_check_s and not self.is_gone:
-            self._look_for_disconnect()
-        status = self._status
-        if self.is_gone:
-            self._settle(*_CANCELLED, duration_s)
-        elif self.outcome:
-            self._settle(status, self.outcome, self.reason, duration_s)
-        elif status < 400:
-            self._settle(status, "ok", "", duration_s)
-        elif status == 500 and _reports_unhandled_exception():
-            self._settle(status, "error", "unhandled_exception", duration_s)
-        else:
-            self._settle(status, *outcome_of(status), duration_s)
-
-    def _settle(self, code: int, outcome: str, reason: str, duration_s: float) -> None:
+    def _settle(self, ending: tuple[int, str, str] | None = None) -> None:
+        """Count the request: by code, outcome and reason, or else as its complete response says."""
         self.is_settled = True
         middleware = self.middleware
         scope = self._scope
         self._scope = _NO_SCOPE  # the scope holds this object: a cycle would leave both to the garbage collector
+        duration_s = middleware.clock() - self._started_s
+        if ending is None:
+            if duration_s >= middleware.disconnect_check_s and not self.is_gone:
+                self._look_for_disconnect(scope)
+            is_ok = self._status < 400 and not self.outcome and not self.is_gone
+            ending = (self._status, "ok", "") if is_ok else self._failure()
+        code, outcome, reason = ending
         route = self.route or middleware.routes.template_of(scope, code)
+        method = scope["method"]
         try:
             middleware.finished(
                 route=route,
-                method=scope["method"],
+                method=method,
                 model=self.model,
                 code=code,
                 outcome=outcome,
@@ -308,14 +298,20 @@ class _Request:
             )
             if middleware.first_byte is not None and self._first_byte_s is not None:
                 middleware.first_byte(
-                    route=route,
-                    method=scope["method"],
-                    model=self.model,
-                    outcome=outcome,
-                    duration_s=self._first_byte_s,
+                    route=route, method=method, model=self.model, outcome=outcome, duration_s=self._first_byte_s
                 )
         except Exception:
             middleware.failed()
+
+    def _failure(self) -> tuple[int, str, str]:
+        """Classify a complete response that is not simply ok."""
+        if self.is_gone:
+            return _CANCELLED
+        if self.outcome:
+            return self._status, self.outcome, self.reason
+        if self._status == 500 and _reports_unhandled_exception():
+            return 500, "error", "unhandled_exception"
+        return self._status, *outcome_of(self._status)
 
     def _exemplar(self, scope: Scope) -> Mapping[str, str] | None:
         try:
@@ -324,11 +320,12 @@ class _Request:
             self.middleware.failed()
             return None
 
-    def _look_for_disconnect(self) -> None:
+    def _look_for_disconnect(self, scope: Scope) -> None:
         """Step the server's `receive` once: it returns at once if the client has left, else it is closed unharmed."""
         if getattr(getattr(self._receive, "__func__", None), "__module__", None) not in _STEPPABLE:
             return
-        if not self._is_body_read and _declares_body(self._scope):
+        last = self._last_received
+        if _declares_body(scope) if last is None else last.get("more_body"):
             return  # `receive` would take a piece of the body, or ask the client for it
         try:
             step: Any = self._receive()
