@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a model over HTTP. Without a path, an embedded classifier of handwritten digits.",
         epilog="Each option may also be a REDSERVE_* variable (REDSERVE_PORT=9000) or a line of the TOML file that "
         "--config names (port = 9000); a flag wins over a variable, a variable over the file.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     _add_settings(serve)
@@ -61,12 +60,15 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         flag = f"--{name.replace('_', '-')}"
         text = (field.description or "").replace("%", "%%")
         if field.annotation is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+            shown = "on" if field.default else "off"
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"{text} (default: {shown})")
         elif isinstance(field.default, dict):
             parser.add_argument(flag.removesuffix("s"), dest=name, action="append", metavar="KEY=VALUE", help=text)
         else:
             shown = "" if field.default is None else f" (default: {field.default})"
-            parser.add_argument(flag, metavar=name.rpartition("_")[2].upper(), help=text + shown)
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            metavar = "|".join(choices) or name.rpartition("_")[2].upper()
+            parser.add_argument(flag, metavar=metavar, help=text + shown)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -28,19 +28,19 @@ class Settings(BaseSettings):
     ] = None
     name: Annotated[
         str | None,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its name in URLs and labels; the file's"),
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its name in URLs and labels (default: that of the file)"),
     ] = None
     host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
-    workers: Annotated[int, Field(description="processes; only 1 for now")] = 1
+    workers: Annotated[int, Field(description="processes; more than one is refused for now")] = 1
     device: Annotated[
         Literal["auto", "cuda", "cpu"],
         Field(description="auto takes a GPU that works; cuda refuses to start without one"),
     ] = "auto"
     device_id: Annotated[int, Field(ge=0, description="which GPU")] = 0
-    intra_op_threads: Annotated[int | None, Field(ge=1, description="threads that share one run; see README")] = None
-    session_options: Annotated[dict[str, str], Field(description="ONNX Runtime session configuration")] = {}
-    provider_options: Annotated[dict[str, str], Field(description="options of the execution provider")] = {}
+    intra_op_threads: Annotated[int | None, Field(ge=1, description="CPU threads that share one run (default: all cores)")] = None
+    session_options: Annotated[dict[str, str], Field(description="an entry of ONNX Runtime's session configuration; may be repeated")] = {}
+    provider_options: Annotated[dict[str, str], Field(description="an option of the execution provider; may be repeated")] = {}
     batching: Annotated[
         Literal["auto", "on", "off"], Field(description="whether requests share a run; auto asks the model")
     ] = "auto"
@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         float | None, Field(gt=0, description="make this latency an exact histogram bound, with fine ones around it")
     ] = None
     access_log: Annotated[bool, Field(description="one JSON line a request on standard output")] = False
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="of the server's own log")] = (
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="of the server's own log, on standard error")] = (
         "info"
     )
 
