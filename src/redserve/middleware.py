@@ -90,7 +90,7 @@ class REDMiddleware:
         self.received = red.received
         self.finished = red.finished
         self.first_byte = red.first_byte if first_byte else None
-        self.routes = RouteTemplates(app)
+        self.template_of = RouteTemplates(app).template_of
         self.clock = clock
         self.exemplar = exemplar
         self.disconnect_check_s = float("inf") if disconnect_check_s is None else disconnect_check_s
@@ -198,23 +198,36 @@ def trace_exemplar(scope: Scope) -> dict[str, str] | None:
 class _Request:
     """One request: what is known about it, and the `receive` and `send` that its application is given."""
 
-    # What most requests never set are defaults of the class, not slots: an object is made in half the time.
-    model = ""
-    route = ""
-    outcome = ""  # as `set_error` says; else the status decides
-    reason = ""
-    is_gone = False
-    is_settled = False
-    _status = 0  # of a response that has begun
-    _first_byte_s: float | None = None
-    _last_received: Message | None = None
-    _stashed: Message | None = None
+    __slots__ = (
+        "_first_byte_s",
+        "_last_received",
+        "_receive",
+        "_scope",
+        "_send",
+        "_started_s",
+        "_stashed",
+        "_status",
+        "is_gone",
+        "is_settled",
+        "middleware",
+        "model",
+        "outcome",
+        "reason",
+        "route",
+    )
 
     def __init__(self, middleware: REDMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self.middleware = middleware
+        self.model = self.route = ""
+        self.outcome = self.reason = ""  # as `set_error` says; else the status decides
+        self.is_gone = self.is_settled = False
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._status = 0  # of a response that has begun
+        self._first_byte_s: float | None = None
+        self._last_received: Message | None = None
+        self._stashed: Message | None = None
         self._started_s = middleware.clock()
 
     async def receive(self) -> Message:
@@ -237,8 +250,9 @@ class _Request:
         try:
             kind = message["type"]
             if kind == "http.response.start":
-                if message["status"] >= 200:  # an informational response is not the response
-                    self._status = message["status"]
+                status = message["status"]
+                if status >= 200:  # an informational response is not the response
+                    self._status = status
             elif kind == "http.response.body" or kind == "http.response.zerocopysend":
                 if message.get("more_body"):
                     if self._first_byte_s is None and message.get("body", True):
@@ -280,10 +294,12 @@ class _Request:
         if ending is None:
             if duration_s >= middleware.disconnect_check_s and not self.is_gone:
                 self._look_for_disconnect(scope)
-            is_ok = self._status < 400 and not self.outcome and not self.is_gone
-            ending = (self._status, "ok", "") if is_ok else self._failure()
-        code, outcome, reason = ending
-        route = self.route or middleware.routes.template_of(scope, code)
+            code, outcome, reason = self._status, "ok", ""
+            if code >= 400 or self.outcome or self.is_gone:
+                code, outcome, reason = self._failure()
+        else:
+            code, outcome, reason = ending
+        route = self.route or middleware.template_of(scope, code)
         method = scope["method"]
         try:
             middleware.finished(
