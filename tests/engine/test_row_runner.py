@@ -178,6 +178,36 @@ def test_an_interrupt_ends_what_is_left_of_a_batch_of_several_runs():
     assert len(engine.batches) == 1
 
 
+def test_a_hung_call_that_comes_back_leaves_the_call_that_replaced_it_alone():
+    hung, may_return, replaced, may_end = (threading.Event() for _ in range(4))
+
+    def answer(tensors):
+        if tensors["x"][0, 0] == 1:
+            hung.set()
+            may_return.wait(20)
+        else:
+            replaced.set()
+            may_end.wait(20)
+        return [tensors["x"]]
+
+    engine = PuppetEngine(answer=answer)
+    runner = RowRunner(engine, 4)
+    first = threading.Thread(target=runner, args=([rows(1)],))
+    second = threading.Thread(target=runner, args=([rows(2)],))
+    first.start()
+    assert hung.wait(20)
+    second.start()
+    assert replaced.wait(20)
+    may_return.set()
+    first.join()
+
+    runner.interrupt()
+    may_end.set()
+    second.join()
+
+    assert engine.interrupted_threads == [second.ident]
+
+
 @pytest.mark.parametrize("wrong", [{"max_batch_size": 0}, {"max_batch_size": 1, "max_groups": 0}])
 def test_bounds_below_one_are_refused(wrong):
     with pytest.raises(ValueError, match="must be >= 1"):

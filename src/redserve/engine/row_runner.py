@@ -17,7 +17,10 @@ from redserve.errors import ModelError, WrongResultCount
 
 
 class RowRunner:
-    """Runs batches on one engine, as its `Batchability` allows. Not for several threads at once: each needs its own.
+    """Runs batches on one engine, as its `Batchability` allows.
+
+    One thread at a time, except that a call which hangs may be given up: another thread then calls while the hung call
+    is still in it, and only the newer results mean anything.
 
     Args:
         engine: What runs; may be shared by several runners if it bears concurrent runs.
@@ -39,7 +42,7 @@ class RowRunner:
         self._max_groups = max_groups
         self._buffers_by_group: dict[Hashable, dict[str, Array]] = {}
         self._thread_id: int | None = None
-        self._is_interrupted = False
+        self._interrupted_thread_ids: set[int] = set()
 
     def __call__(self, requests: Sequence[Tensors]) -> list[list[Array] | Exception]:
         """Run checked requests of one shape group, together `max_batch_size` rows at most.
@@ -52,20 +55,21 @@ class RowRunner:
             WrongResultCount: An output's axis 0 is not the batch's rows.
             ModelError: The run failed.
         """
-        self._is_interrupted = False
-        self._thread_id = threading.get_ident()
+        thread_id = self._thread_id = threading.get_ident()
+        self._interrupted_thread_ids.discard(thread_id)
         try:
             if self._mode == "whole":
                 return [self._run_alone(request) for request in requests]
             return self._run_together(requests)
         finally:
-            self._thread_id = None
+            if self._thread_id == thread_id:  # else this call was given up, and another thread runs now
+                self._thread_id = None
 
     def interrupt(self) -> None:
         """Make the batch in progress end soon, with an error; from any other thread."""
         thread_id = self._thread_id
         if thread_id is not None:
-            self._is_interrupted = True
+            self._interrupted_thread_ids.add(thread_id)
             self._engine.interrupt(thread_id)
 
     def _run_alone(self, request: Tensors) -> list[Array] | Exception:
@@ -125,6 +129,6 @@ class RowRunner:
         return outputs
 
     def _run(self, inputs: Tensors) -> list[Array]:
-        if self._is_interrupted:
+        if threading.get_ident() in self._interrupted_thread_ids:
             raise ModelError("the run was interrupted")
         return self._engine.run(inputs)
