@@ -49,8 +49,8 @@ Decision: linger after a batch, gated.
     straight back it serves 1.68, 1.50, 1.44 and 1.31 times as many requests for 2, 4, 16 and 32 of them, with a lower
     p99; with one client, 64, or a think time of 2 ms it changes less than 3 %. Poisson arrivals pay at most 0.1 % of
     their mean latency in simulation, and up to 1 % with a gate of one to one; in real time, at loads up to 0.6, they
-    measured -2.5 to +0.9 %, which is the noise. `benchmarks/linger.py`, `benchmarks/results/linger.json`. Async functions do not
-    linger: a loop's timers are no finer than 1 ms.
+    measured -2.5 to +0.9 %, which is the noise. `benchmarks/linger.py`, `benchmarks/results/linger.json`. Async
+    functions do not linger: a loop's timers are no finer than 1 ms.
 
 Decision: threads of our own.
     One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: its hop and its chain of
