@@ -12,7 +12,6 @@ installed is skipped. OpenTelemetry and FastAPI's telemetry keep metrics in memo
 
 import argparse
 import asyncio
-import gc
 import json
 import platform
 import statistics
@@ -201,7 +200,6 @@ async def compare(
         await one_round(app, times)  # routes, caches and series come into being
     for _ in range(rounds):
         for name, app in apps.items():
-            gc.collect()
             taken[name].append(1e6 * await one_round(app, times))
     lowest = min(taken["bare"])
     return {
@@ -228,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, and the result is not written")
     quick = parser.parse_args().quick
-    rounds, times = (5, 50) if quick else (100, 200)
+    rounds, times = (5, 50) if quick else (100, 300)
     results = {}
     for case, (build, variants) in CASES.items():
         print(f"\n{case:<36}{'lowest':>9}{'median':>9}   over bare: lowest   median   us a request")
