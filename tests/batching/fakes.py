@@ -12,6 +12,16 @@ PATIENCE_S = 20.0
 """How long a test waits for what should have happened at once."""
 
 
+class FakeClock:
+    """Seconds that pass only when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 class PuppetEngine:
     """A plain function whose every call waits until the test says how it ends."""
 

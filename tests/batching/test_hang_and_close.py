@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 
 from batching import virtual_time
-from batching.fakes import PATIENCE_S, Inbox, InterruptibleEngine, PuppetEngine, RecordingObserver, turns
+from batching.fakes import PATIENCE_S, FakeClock, Inbox, InterruptibleEngine, PuppetEngine, RecordingObserver, turns
 from redserve.batching import Batcher, BatchPolicy
 from redserve.batching.dispatcher import MAX_STUCK
 from redserve.errors import RunTimeout, ShuttingDown
 
 
 async def test_a_hung_run_is_answered_and_the_queue_goes_on():
-    engine, inbox, observer = InterruptibleEngine(), Inbox(), RecordingObserver()
-    async with Batcher(engine, max_run_s=0.02, observer=observer) as batcher:
+    engine, inbox, observer, clock = InterruptibleEngine(), Inbox(), RecordingObserver(), FakeClock()
+    async with Batcher(engine, max_run_s=0.01, observer=observer, clock=clock) as batcher:
         batcher.submit("hangs", inbox.slot("hangs"))
         await engine.entered()
         batcher.submit("next", inbox.slot("next"))
+        clock.now_s += 1
         await engine.entered()  # by another thread: the first is still in its call
         engine.end(1)
         answers = await inbox.wait(2)
@@ -27,7 +28,7 @@ async def test_a_hung_run_is_answered_and_the_queue_goes_on():
         await turns()
 
     assert isinstance(answers["hangs"].error, RunTimeout)
-    assert answers["hangs"].compute_s >= 0.02
+    assert answers["hangs"].compute_s == 1
     assert answers["next"].result == "next"
     assert engine.interruptions == 1
     assert engine.threads[0] is not engine.threads[1]
@@ -47,11 +48,14 @@ async def test_a_hung_batch_that_fails_late_is_not_run_again():
 
 
 async def test_when_every_thread_hangs_requests_fail_at_once_until_one_comes_back():
-    engine, inbox = PuppetEngine(), Inbox()
-    async with Batcher(engine, max_run_s=0.01, policy=BatchPolicy(max_batch_size=1)) as batcher:
+    engine, inbox, clock = PuppetEngine(), Inbox(), FakeClock()
+    async with Batcher(engine, max_run_s=0.01, policy=BatchPolicy(max_batch_size=1), clock=clock) as batcher:
         hanging = MAX_STUCK + 1
         for index in range(hanging + 3):
             batcher.submit(index, inbox.slot(index))
+        for _ in range(hanging):
+            await engine.entered()
+            clock.now_s += 1
         answers = await inbox.wait(hanging + 3)
         assert len(engine.calls) == hanging
         assert all(isinstance(answer.error, RunTimeout) for answer in answers.values())
@@ -64,8 +68,7 @@ async def test_when_every_thread_hangs_requests_fail_at_once_until_one_comes_bac
         while batcher.is_stalled:
             await turns()
         call = asyncio.create_task(batcher("served again"))
-        for _ in range(hanging + 1):
-            await engine.entered()
+        await engine.entered()
         engine.end(hanging)
         assert await call == "served again"
         for index in range(1, hanging):
@@ -219,15 +222,18 @@ def test_a_loop_that_is_closed_under_a_running_batch_leaves_no_traceback(capfd: 
     engine = PuppetEngine()
 
     async def main() -> None:
-        batcher: Batcher[int, int] = Batcher([engine, list])
-        batcher.submit(1, lambda _: None)
-        batcher.submit(2, lambda _: None, group="another")
-        await engine.entered()
+        batcher: Batcher[int, int] = Batcher([engine] * 4, policy=BatchPolicy(max_batch_size=1))
+        for index in range(2):
+            batcher.submit(index, lambda _: None)
+        for _ in range(2):
+            await engine.entered()
 
     before = set(threading.enumerate())
     asyncio.run(main())
     mine = set(threading.enumerate()) - before
-    engine.end(0)
+    assert len(mine) == 4
+    for index in range(2):
+        engine.end(index)
     for thread in mine:
         thread.join(PATIENCE_S)
 
