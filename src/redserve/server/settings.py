@@ -20,50 +20,58 @@ class Settings(BaseSettings):
     """Every setting of `redserve serve`; a wrong or unknown one is an error that names it."""
 
     model_config = SettingsConfigDict(
-        env_prefix="REDSERVE_", extra="forbid", frozen=True, env_ignore_empty=True, protected_namespaces=()
+        env_prefix="REDSERVE_",
+        extra="forbid",
+        frozen=True,
+        env_ignore_empty=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,  # they are the help texts of the command line
     )
 
-    model: Annotated[
-        Path | None, Field(description="the ONNX file to serve; without one, the embedded digits demo")
-    ] = None
-    name: Annotated[
-        str | None,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its name in URLs and labels (default: that of the file)"),
-    ] = None
-    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8000
-    workers: Annotated[int, Field(description="processes; more than one is refused for now")] = 1
-    device: Annotated[
-        Literal["auto", "cuda", "cpu"],
-        Field(description="auto takes a GPU that works; cuda refuses to start without one"),
-    ] = "auto"
-    device_id: Annotated[int, Field(ge=0, description="which GPU")] = 0
-    intra_op_threads: Annotated[int | None, Field(ge=1, description="CPU threads that share one run (default: all cores)")] = None
-    session_options: Annotated[dict[str, str], Field(description="an entry of ONNX Runtime's session configuration; may be repeated")] = {}
-    provider_options: Annotated[dict[str, str], Field(description="an option of the execution provider; may be repeated")] = {}
-    batching: Annotated[
-        Literal["auto", "on", "off"], Field(description="whether requests share a run; auto asks the model")
-    ] = "auto"
-    max_batch_size: Annotated[
-        Annotated[int, Field(ge=1)] | Literal["auto"],
-        Field(description="rows run together, at most; auto measures which size is best"),
-    ] = "auto"
-    max_queue_delay_ms: Annotated[
-        float, Field(ge=0, le=60_000, description="how long the oldest row waits for company; 0 runs what is there")
-    ] = 0.0
-    max_queue_rows: Annotated[int, Field(ge=1, description="rows that may wait; more are refused with 503")] = 1024
-    max_queue_mib: Annotated[int, Field(ge=1, description="MiB of tensors that may wait")] = 256
-    max_body_mib: Annotated[int, Field(ge=1, le=2048, description="MiB that a request body may have")] = 64
-    max_run_s: Annotated[float, Field(gt=0, description="seconds after which a batch is cut off")] = 60.0
-    grace_s: Annotated[int, Field(ge=0, description="seconds for what is in flight, after SIGTERM")] = 30
-    finite: Annotated[bool, Field(description="refuse rows with NaN or infinity")] = True
-    latency_slo_ms: Annotated[
-        float | None, Field(gt=0, description="make this latency an exact histogram bound, with fine ones around it")
-    ] = None
-    access_log: Annotated[bool, Field(description="one JSON line a request on standard output")] = False
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="of the server's own log, on standard error")] = (
-        "info"
-    )
+    model: Path | None = None
+    """the ONNX file to serve; without one, the embedded digits demo"""
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """its name in URLs and labels (default: that of the file)"""
+    host: str = "127.0.0.1"
+    """address to listen on"""
+    port: int = Field(8000, ge=0, le=65535)
+    """port to listen on; 0 takes a free one"""
+    workers: int = 1
+    """processes; more than one is refused for now"""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """auto takes a GPU that works; cuda refuses to start without one"""
+    device_id: int = Field(0, ge=0)
+    """which GPU"""
+    intra_op_threads: int | None = Field(None, ge=1)
+    """CPU threads that share one run (default: all cores)"""
+    session_options: dict[str, str] = {}
+    """an entry of ONNX Runtime's session configuration; may be repeated"""
+    provider_options: dict[str, str] = {}
+    """an option of the execution provider; may be repeated"""
+    batching: Literal["auto", "on", "off"] = "auto"
+    """whether requests share a run; auto asks the model"""
+    max_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """rows run together, at most; auto measures which size is best"""
+    max_queue_delay_ms: float = Field(0.0, ge=0, le=60_000)
+    """how long the oldest row waits for company; 0 runs what is there"""
+    max_queue_rows: int = Field(1024, ge=1)
+    """rows that may wait; more are refused with 503"""
+    max_queue_mib: int = Field(256, ge=1)
+    """MiB of tensors that may wait"""
+    max_body_mib: int = Field(64, ge=1, le=2048)
+    """MiB that a request body may have"""
+    max_run_s: float = Field(60.0, gt=0)
+    """seconds after which a batch is cut off"""
+    grace_s: int = Field(30, ge=0)
+    """seconds for what is in flight, after SIGTERM"""
+    finite: bool = True
+    """refuse rows with NaN or infinity"""
+    latency_slo_ms: float | None = Field(None, gt=0)
+    """make this latency an exact histogram bound, with fine ones around it"""
+    access_log: bool = False
+    """one JSON line a request on standard output"""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """of the server's own log, on standard error"""
 
     @field_validator("workers")
     @classmethod
