@@ -305,18 +305,20 @@ async def test_a_request_larger_than_the_whole_queue_runs_when_the_queue_is_empt
 
 
 async def test_the_first_part_to_fail_fails_the_request_and_the_rest_leaves_the_queue():
-    engine, inbox = PuppetEngine(), Inbox()
+    calls: list[list[int]] = []
+    inbox = Inbox()
+
+    async def engine(payloads: list[list[int]]) -> list[list[int]]:
+        calls.extend(payloads)
+        raise ValueError("first")
+
     async with large_batcher(engine) as batcher:
         batcher.submit(list(range(12)), inbox.slot("large"), rows=12)
-        await engine.entered()
-        engine.end(0, lambda payloads: [ValueError("first")])
         answer = (await inbox.wait(1))["large"]
-        await engine.entered()
         assert batcher.queued_rows == 0
-        engine.end(1)
 
     assert str(answer.error) == "ValueError: first"
-    assert len(engine.calls) == 2
+    assert calls == [[0, 1, 2, 3]]
 
 
 async def test_a_large_request_is_cancelled_as_one():
