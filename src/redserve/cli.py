@@ -53,7 +53,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     from redserve.server.settings import Settings
 
     parser.add_argument("model", nargs="?", metavar="PATH.onnx", help=Settings.model_fields["model"].description)
-    parser.add_argument("--config", metavar="FILE.toml", help="read settings from this file")
     for name, field in Settings.model_fields.items():
         if name == "model":
             continue

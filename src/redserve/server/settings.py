@@ -3,7 +3,6 @@
 The only file that reads the environment, and the only one that speaks milliseconds: they become seconds here.
 """
 
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,8 @@ class Settings(BaseSettings):
 
     model: Path | None = None
     """the ONNX file to serve; without one, the embedded digits demo"""
+    config: Path | None = None
+    """the TOML file to read settings from"""
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """its name in URLs and labels (default: that of the file)"""
     host: str = "127.0.0.1"
@@ -82,24 +83,16 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None) -> Self:
-        """Settings of `flags` (wins), the environment, and the TOML file that `config` or `REDSERVE_CONFIG` names.
+        """Settings of `flags` (wins), the environment, and the TOML file that `config` names.
 
         Raises:
             ValueError: A value is wrong or unknown; the message names it.
         """
-        values = {key: value for key, value in (flags or {}).items() if value is not None}
-        path = values.pop("config", None) or os.environ.get("REDSERVE_CONFIG")
-        if path is not None and not Path(path).is_file():
-            raise ValueError(f"there is no configuration file {str(path)!r}")
-        loader = type(cls.__name__, (cls,), {"model_config": SettingsConfigDict(toml_file=path)})
         try:
-            loaded: Self = loader(**values)
+            return cls(**{key: value for key, value in (flags or {}).items() if value is not None})
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
             raise ValueError("; ".join(wrong)) from error
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: {error}") from error
-        return loaded
 
     @classmethod
     def settings_customise_sources(
@@ -111,7 +104,15 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags, environment, TOML, in this order; no `.env`, no secrets folder."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        path = init_settings().get("config") or env_settings().get("config")
+        if path is None:
+            return init_settings, env_settings
+        if not Path(path).is_file():
+            raise ValueError(f"there is no configuration file {str(path)!r}")
+        try:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def model_options(self) -> ModelOptions:
         """The part that says how the model is served; milliseconds become seconds."""
