@@ -232,7 +232,7 @@ X, Y = {"x": (TensorProto.FLOAT, ["batch"])}, {"y": (TensorProto.FLOAT, ["batch"
         (written(b"this is no model at all"), "cannot be loaded: Protobuf parsing failed."),
         (too_new, "Opset 99 is under development"),
         (unknown_op, "No Op registered for Frobnicate"),
-        (without_external_data, "External data path does not exist"),
+        (without_external_data, "weights.bin"),
         (sequence_output, "output 'y' is of type seq(tensor(float)), but only these can be served"),
     ],
 )
