@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "models"))
 
 from digits import held_out
 
-LIMITS = httpx2.Limits(max_connections=64, max_keepalive_connections=64)
+LIMITS = httpx2.Limits(max_connections=65, max_keepalive_connections=65)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ async def post_all(url, bodies):
     return [answer.json() for answer in answers]
 
 
-@pytest.mark.parametrize("max_batch_size", ["1", "2", "3", "8", "32", "64", "auto"])
+@pytest.mark.parametrize("max_batch_size", ["1", "2", "3", "4", "8", "16", "32", "64", "auto"])
 def test_64_clients_at_once_each_get_the_answer_to_their_own_row(tmp_path, max_batch_size):
     with Served(str(row_encoding(tmp_path)), "--max-batch-size", max_batch_size) as served:
         for round_number in range(5):
@@ -126,11 +126,14 @@ def test_sigterm_loses_nothing_and_exits_with_0(tmp_path):
     assert "Traceback" not in served.errors
 
 
-async def post_until_it_ends(served, body):
+async def post_until_it_ends(served, body, *, wait_for_first=True):
     """64 requests in flight when the signal comes: each is answered."""
     async with httpx2.AsyncClient(limits=LIMITS, timeout=60) as client:
         asked = [asyncio.create_task(client.post(f"{served.url}/predict", json=body)) for _ in range(64)]
-        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        if wait_for_first:
+            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.to_thread(until, lambda: "in_flight 64" in httpx2.get(f"{served.url}/metrics").text)
         served.signal()
         answers = await asyncio.gather(*asked)
     return [answer.status_code for answer in answers], sum(
@@ -153,6 +156,16 @@ def test_a_second_sigterm_ends_it_at_once_with_1(tmp_path):
         until(lambda: is_refused(served.url))
         served.signal()
         assert served.wait() == 1
+
+
+def test_what_the_grace_time_does_not_suffice_for_is_turned_away_and_it_exits_with_1(tmp_path):
+    body = {"instances": [[1] * 64]}
+    with Served(str(slow(tmp_path, steps=10_000_000)), "--max-batch-size", "1", "--grace-s", "1") as served:
+        statuses, _ = asyncio.run(post_until_it_ends(served, body, wait_for_first=False))
+        status = served.wait()
+
+    assert status == 1
+    assert set(statuses) == {503}
 
 
 def until(condition, limit_s=20.0):

@@ -17,6 +17,9 @@ from redserve.server.service import InferenceService, Reply, error_reply
 WATCH_AFTER_S = 0.02
 """A request that is not answered by then is watched for a client that leaves; a task for each would cost 10 us."""
 
+MAX_LENGTH_DIGITS = 18
+"""A longer `Content-Length` is no size of anything; `int` itself refuses one of 4,300 digits."""
+
 
 class PredictDoor:
     """ASGI middleware that answers inference requests.
@@ -113,7 +116,7 @@ async def _read(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int)
         TooLarge: It is longer than `limit_bytes`; the rest is not read.
     """
     declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > limit_bytes:
+    if declared.isdigit() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > limit_bytes):
         raise TooLarge(limit_bytes)
     chunks: list[bytes] = []
     size_bytes = 0

@@ -1,13 +1,15 @@
 """Runs the application under uvicorn, owns the signals, and says what came up.
 
     SIGTERM, SIGINT ─> not ready ─> no new connections ─> what is in flight is answered, within `grace_s` ─> exit 0
-    the same again  ─> at once ─> exit 1
+    `grace_s` did not suffice ─> the rest is answered 503 ─> exit 1
+    the same signal again     ─> at once ─> exit 1
 
 uvicorn by itself raises the signal again once it is done, and so ends with status 143.
 """
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -23,6 +25,11 @@ from redserve.server.banner import banner
 from redserve.server.logs import configure_logging
 from redserve.server.settings import Settings
 
+logger = logging.getLogger("redserve.server")
+
+LAST_ANSWERS_S = 2
+"""For sending the refusals once the grace time is over."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -30,7 +37,8 @@ def serve(settings: Settings) -> int:
     """Serve until a signal ends it, or the model cannot be loaded.
 
     Returns:
-        The exit status: 0 after a drain; 1 when the port was taken, no model could be loaded, or a second signal came.
+        The exit status: 0 after a drain; 1 when the port was taken, a model could not be loaded, the grace time did not
+            suffice, or a second signal came.
     """
     configure_logging(settings.log_level)
     app = create_app(settings)
@@ -61,10 +69,11 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                timeout_graceful_shutdown=settings.grace_s,
+                timeout_graceful_shutdown=settings.grace_s + LAST_ANSWERS_S,
             )
         )
         self.exit_status = 0
+        self._grace_s = settings.grace_s
         self._serving: Serving = app.state.redserve
         self._announcing: asyncio.Task[None] | None = None
 
@@ -89,6 +98,16 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._announcing = asyncio.create_task(self._announce())
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections; whatever `grace_s` does not suffice for is turned away, not dropped."""
+        last_orders = asyncio.create_task(self._turn_away_after_grace())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            last_orders.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await last_orders
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take SIGINT and SIGTERM while serving, and give them back without raising them again."""
@@ -106,6 +125,12 @@ class Server(uvicorn.Server):
             self.force_exit = True
             self.exit_status = 1
         self.should_exit = True
+
+    async def _turn_away_after_grace(self) -> None:
+        await asyncio.sleep(self._grace_s)
+        logger.warning("grace time is over, what still waits is turned away", extra={"grace_s": self._grace_s})
+        self.exit_status = 1
+        await self._serving.repository.drain(grace_s=0)
 
     async def _announce(self) -> None:
         """Once the models are loaded: say what came up, or give up when one did not."""
