@@ -6,6 +6,7 @@ RedserveError                     500  error         server_error
 │   ├── UnknownModel              404  client_error  unknown_model
 │   ├── NotFound                  404  client_error  not_found
 │   ├── MethodNotAllowed          405  client_error  method_not_allowed
+│   ├── SlowRequest               408  client_error  slow_request
 │   ├── TooLarge                  413  client_error  too_large
 │   └── UnsupportedMediaType      415  client_error  unsupported_media_type
 ├── Rejected                      503  rejected      rejected         a retry makes sense
@@ -85,6 +86,16 @@ class MethodNotAllowed(ClientError):
     def __init__(self, method: str, *, allowed: tuple[str, ...]) -> None:
         super().__init__(f"{method} is not allowed here, use {' or '.join(allowed)}")
         self.allowed = allowed
+
+
+class SlowRequest(ClientError):
+    """The body came too slowly."""
+
+    status, reason = 408, "slow_request"
+
+    def __init__(self, received_bytes: int) -> None:
+        super().__init__(f"the body came too slowly: {received_bytes} bytes so far")
+        self.received_bytes = received_bytes
 
 
 class TooLarge(ClientError):

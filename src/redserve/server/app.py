@@ -87,6 +87,7 @@ def create_app(
         PredictDoor,
         service=InferenceService(serving.repository),
         max_body_bytes=settings.max_body_mib * 2**20,
+        body_timeout_s=settings.body_timeout_s,
     )
     if settings.access_log:
         app.add_middleware(AccessLog)

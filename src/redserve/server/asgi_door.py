@@ -9,13 +9,16 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from redserve.errors import MethodNotAllowed, RedserveError, TooLarge
+from redserve.errors import MethodNotAllowed, RedserveError, SlowRequest, TooLarge
 from redserve.middleware import set_error, set_model, set_route
 from redserve.routes import path_below
 from redserve.server.service import InferenceService, Reply, error_reply
 
 WATCH_AFTER_S = 0.02
 """A request that is not answered by then is watched for a client that leaves; a task for each would cost 10 us."""
+
+MIN_BODY_BYTES_PER_S = 1_000
+"""A body that comes faster is never too slow. Source: Apache's mod_reqtimeout, which asks for 500."""
 
 MAX_LENGTH_DIGITS = 18
 """A longer `Content-Length` is no size of anything; `int` itself refuses one of 4,300 digits."""
@@ -28,12 +31,14 @@ class PredictDoor:
         app: Gets every other request.
         service: Answers.
         max_body_bytes: A longer body is refused with 413.
+        body_timeout_s: A body that has not come by then is refused with 408; each 1,000 bytes of it give a second more.
     """
 
-    def __init__(self, app: ASGIApp, *, service: InferenceService, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, service: InferenceService, max_body_bytes: int, body_timeout_s: float) -> None:
         self.app = app
         self._service = service
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
@@ -49,7 +54,7 @@ class PredictDoor:
             return await _send(scope, send, error_reply(MethodNotAllowed(scope["method"], allowed=("POST",))))
         headers = dict(scope["headers"])
         try:
-            body = await _read(receive, headers, self._max_body_bytes)
+            body = await self._read(receive, headers.get(b"content-length", b""))
         except RedserveError as error:
             return await _send(scope, send, error_reply(error))
         if body is None:
@@ -73,6 +78,35 @@ class PredictDoor:
             call.cancel()
             return None
         return await _send(scope, send, reply)
+
+    async def _read(self, receive: Receive, declared: bytes) -> bytes | None:
+        """The whole body, or `None` when the client left before its end.
+
+        Raises:
+            TooLarge: It is too long, or `declared` to be; the rest is not read.
+            SlowRequest: It came too slowly; the rest is not read.
+        """
+        if declared.isdigit() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > self._max_body_bytes):
+            raise TooLarge(self._max_body_bytes)
+        chunks: list[bytes] = []
+        size_bytes = 0
+        try:
+            async with asyncio.timeout(self._body_timeout_s) as reading:
+                last_s = reading.when() or 0.0
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    chunk = message.get("body", b"")
+                    size_bytes += len(chunk)
+                    if size_bytes > self._max_body_bytes:
+                        raise TooLarge(self._max_body_bytes)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return b"".join(chunks) if len(chunks) > 1 else chunk
+                    reading.reschedule(last_s + size_bytes / MIN_BODY_BYTES_PER_S)
+        except TimeoutError:
+            raise SlowRequest(size_bytes) from None
 
 
 class _Exchange:
@@ -109,35 +143,13 @@ class _Exchange:
         self.answer(None)
 
 
-async def _read(receive: Receive, headers: dict[bytes, bytes], limit_bytes: int) -> bytes | None:
-    """The whole body, or `None` when the client left before its end.
-
-    Raises:
-        TooLarge: It is longer than `limit_bytes`; the rest is not read.
-    """
-    declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > limit_bytes):
-        raise TooLarge(limit_bytes)
-    chunks: list[bytes] = []
-    size_bytes = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunk = message.get("body", b"")
-        size_bytes += len(chunk)
-        if size_bytes > limit_bytes:
-            raise TooLarge(limit_bytes)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return b"".join(chunks) if len(chunks) > 1 else chunk
-
-
 async def _send(scope: Scope, send: Send, reply: Reply) -> None:
     headers = reply.headers
     if reply.error is not None:
         set_error(scope, reply.error)
-        if isinstance(reply.error, TooLarge):  # the rest of the body is still on its way: this connection is done
+        if isinstance(
+            reply.error, TooLarge | SlowRequest
+        ):  # the rest of the body is still on its way: this connection is done
             headers = [*headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -22,6 +23,7 @@ from fastapi import FastAPI
 from redserve.models import ModelState
 from redserve.server.app import Serving, create_app
 from redserve.server.banner import banner
+from redserve.server.http_protocol import HttpLimits, HttpProtocol
 from redserve.server.logs import configure_logging
 from redserve.server.settings import Settings
 
@@ -29,6 +31,8 @@ logger = logging.getLogger("redserve.server")
 
 LAST_ANSWERS_S = 2
 """For sending the refusals once the grace time is over."""
+
+CHECK_EVERY_S = 1.0
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -61,6 +65,14 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=partial(  # type: ignore[arg-type]  # uvicorn only calls it
+                    HttpProtocol,
+                    limits=HttpLimits(
+                        max_header_bytes=settings.max_header_kib * 1024,
+                        header_timeout_s=settings.header_timeout_s,
+                        max_connections=settings.max_connections,
+                    ),
+                ),
                 host=settings.host,
                 port=settings.port,
                 log_config=None,
@@ -75,7 +87,7 @@ class Server(uvicorn.Server):
         self.exit_status = 0
         self._grace_s = settings.grace_s
         self._serving: Serving = app.state.redserve
-        self._announcing: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def address(self) -> tuple[str, int]:
@@ -88,25 +100,20 @@ class Server(uvicorn.Server):
         try:
             await super().serve(sockets)
         finally:
-            if self._announcing is not None:
-                self._announcing.cancel()
+            for task in self._tasks:
+                task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await self._announcing
+                    await task
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; the models load meanwhile."""
         await super().startup(sockets)
-        self._announcing = asyncio.create_task(self._announce())
+        self._tasks += [asyncio.create_task(self._announce()), asyncio.create_task(self._check_connections())]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections; whatever `grace_s` does not suffice for is turned away, not dropped."""
-        last_orders = asyncio.create_task(self._turn_away_after_grace())
-        try:
-            await super().shutdown(sockets)
-        finally:
-            last_orders.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await last_orders
+        self._tasks.append(asyncio.create_task(self._turn_away_after_grace()))
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -125,6 +132,15 @@ class Server(uvicorn.Server):
             self.force_exit = True
             self.exit_status = 1
         self.should_exit = True
+
+    async def _check_connections(self) -> None:
+        """Once a second, so that no request needs a timer of its own."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            now_s = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, HttpProtocol):
+                    connection.check(now_s)
 
     async def _turn_away_after_grace(self) -> None:
         await asyncio.sleep(self._grace_s)

@@ -61,6 +61,14 @@ class Settings(BaseSettings):
     """MiB of tensors that may wait"""
     max_body_mib: int = Field(64, ge=1, le=2048)
     """MiB that a request body may have"""
+    body_timeout_s: float = Field(20.0, gt=0)
+    """seconds for a request body, and one more for each 1,000 bytes of it"""
+    max_header_kib: int = Field(64, ge=1, le=1024)
+    """KiB that request line and headers may have"""
+    header_timeout_s: float = Field(10.0, gt=0)
+    """seconds for the headers of a request"""
+    max_connections: int = Field(4096, ge=1)
+    """connections that may be open; more are refused with 503"""
     max_run_s: float = Field(60.0, gt=0)
     """seconds after which a batch is cut off"""
     grace_s: int = Field(30, ge=0)

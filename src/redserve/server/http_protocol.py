@@ -1,0 +1,170 @@
+"""uvicorn's httptools protocol with the limits that no ASGI code can set: on headers, on silence, on connections.
+
+    connection ─ too many ─> 503, closed
+    header bytes over the limit ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
+    shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
+
+uvicorn by itself takes 4 MB of headers, waits for their end for ever, and closes at shutdown what has only begun to
+send its headers. A refusal goes out only where no earlier answer is on its way on the same connection; there, the
+earlier answer is the last one. Bodies are the door's business (`asgi_door.py`).
+"""
+
+import asyncio
+import http
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from redserve.errors import BadRequest
+
+LAST_CALL_S = 0.05
+"""At shutdown an idle connection is heard for this long: a request may be in the kernel's buffer already."""
+
+LINGER_S = 1.0
+"""After a refusal the connection is still read, and what comes thrown away, for so long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpLimits:
+    """What a connection may ask for.
+
+    Attributes:
+        max_header_bytes: Of the request line and all headers.
+        header_timeout_s: From the first byte of a request, or from the connection, to the end of its headers.
+        max_connections: Open at once.
+    """
+
+    max_header_bytes: int = 65_536
+    header_timeout_s: float = 10.0
+    max_connections: int = 4_096
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        limits: Its limits.
+        config: uvicorn's.
+        server_state: uvicorn's.
+        app_state: uvicorn's.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: HttpLimits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.limits = limits
+        self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
+        self._header_bytes = 0
+        self._refusal: tuple[int, str, str] | None = None
+        self._is_refused = False
+        self._is_shutting_down = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, if there is room for one more."""
+        super().connection_made(transport)
+        self._waiting_since_s = self.loop.time()
+        if len(self.connections) > self.limits.max_connections:
+            self.refuse(503, "too_many_connections", "too many connections are open")
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, within the limits."""
+        if self._is_refused:
+            return
+        is_all_headers = self._waiting_since_s is not None
+        super().data_received(data)
+        if self._waiting_since_s is not None:
+            self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
+            if self._header_bytes > self.limits.max_header_bytes:
+                self.refuse(*self._too_large())
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request: from here on its headers are timed."""
+        super().on_message_begin()
+        self._waiting_since_s = self.loop.time()
+        self._header_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Begin the request, unless its headers are too large."""
+        sent_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ': ' and the end
+        if sent_bytes > self.limits.max_header_bytes:
+            self._refusal = self._too_large()
+            raise ValueError(self._refusal[2])  # ends the parsing; `send_400_response` is called for it
+        self._waiting_since_s = None
+        self._header_bytes = 0
+        super().on_headers_complete()
+        if self._is_shutting_down and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what could not be parsed."""
+        self.refuse(*(self._refusal or (400, "bad_request", msg)))
+
+    def refuse(self, status: int, reason: str, message: str) -> None:
+        """Answer with an error and close; where an answer is still on its way, it is the last one instead."""
+        cycle = self.cycle
+        is_within_body = self._waiting_since_s is None
+        self._is_refused = True
+        self._waiting_since_s = None
+        if cycle is not None and not cycle.response_complete:
+            cycle.keep_alive = False
+            if is_within_body and cycle.more_body:  # its own body: let whoever reads it answer
+                cycle.body = _BrokenBody(message)  # type: ignore[assignment]
+                cycle.message_event.set()
+            return
+        body = orjson.dumps({"error": {"reason": reason, "message": message}})
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (status, http.HTTPStatus(status).phrase.encode(), len(body), body)
+        )
+        # Closing at once would reset the connection while the client still sends, and take the answer from it.
+        # Source: RFC 9112, 9.6
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def check(self, now_s: float) -> None:
+        """Close the connection if it has been sending headers, or nothing at all, for too long."""
+        since_s = self._waiting_since_s
+        if since_s is None or now_s - since_s < self.limits.header_timeout_s or self.transport.is_closing():
+            return
+        if self._header_bytes:
+            self.refuse(408, "slow_request", f"headers took longer than {self.limits.header_timeout_s:g} s")
+        else:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """Answer what has begun, then close; called by the server at its end."""
+        self._is_shutting_down = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif not self._header_bytes:
+            self.loop.call_later(LAST_CALL_S, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        is_idle = not self._header_bytes and (self.cycle is None or self.cycle.response_complete)
+        if is_idle and not self.transport.is_closing():
+            self.transport.close()
+
+    def _too_large(self) -> tuple[int, str, str]:
+        return 431, "headers_too_large", f"the headers are longer than {self.limits.max_header_bytes} bytes"
+
+
+class _BrokenBody:
+    """Takes the place of a body that cannot be parsed: whoever reads it gets the mistake instead of half a body."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def __bytes__(self) -> bytes:
+        raise BadRequest(f"the body is broken: {self._message}")
