@@ -206,7 +206,67 @@ async def test_a_wrong_number_of_results_fails_the_batch_and_is_not_tried_again(
     assert (results[0].expected, results[0].got) == (3, count)
 
 
-@pytest.mark.parametrize("returned", [None, 7, "abc", {0: 0, 1: 1, 2: 2}, (index for index in range(3))])
+class Untellable(Exception):
+    """As some libraries' errors do, it fails when it is printed."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no response")
+
+
+async def test_an_error_that_cannot_be_told_is_told_by_its_name():
+    def engine(payloads: list[int]) -> list[Any]:
+        if 0 in payloads:
+            raise Untellable
+        return [Untellable() for _ in payloads]
+
+    async with Batcher(engine, policy=BatchPolicy(max_batch_size=1)) as batcher:
+        results = await asyncio.gather(batcher(0), batcher(1), return_exceptions=True)
+
+    assert [(type(result), str(result)) for result in results] == [(ModelError, "Untellable")] * 2
+
+
+async def test_a_result_that_is_a_cancellation_is_no_result():
+    async def engine(payloads: list[int]) -> list[Any]:
+        return await asyncio.gather(*(asyncio.sleep(0) for _ in payloads[1:]), cancelled(), return_exceptions=True)
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async with Batcher(engine) as batcher:
+        results = await asyncio.gather(batcher(0), batcher(1), return_exceptions=True)
+
+    assert results[0] is None
+    assert str(results[1]) == "CancelledError: "
+
+
+class Exits:
+    """A sequence that cannot be read."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Any:
+        raise SystemExit(3)
+
+
+class Table:
+    """Like a data frame: as long as its rows, and iterates over its columns."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Any:
+        return iter(self.keys())
+
+    def keys(self) -> list[str]:
+        return ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [None, 7, "abc", {0: 0, 1: 1, 2: 2}, {0, 1, 2}, Table(), Exits(), (index for index in range(3))],
+    ids=lambda returned: type(returned).__name__,
+)
 async def test_what_is_no_list_of_results_fails_loudly(returned: Any):
     async with Batcher(lambda payloads: returned) as batcher:
         results = await asyncio.gather(*(batcher(index) for index in range(3)), return_exceptions=True)
@@ -435,7 +495,7 @@ async def test_a_batcher_needs_functions_of_one_kind():
     async def coroutine(payloads: list[int]) -> list[int]:
         return payloads
 
-    for wrong in ([], [echo, coroutine]):
+    for wrong in ([], [echo, coroutine], 5, "echo"):
         with pytest.raises(ValueError, match="all plain or all async"):
             Batcher(wrong)
     with pytest.raises(ValueError, match="max_run_s"):

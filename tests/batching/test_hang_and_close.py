@@ -47,6 +47,28 @@ async def test_a_hung_batch_that_fails_late_is_not_run_again():
     assert engine.calls == [[1, 2]]
 
 
+async def test_a_hang_in_a_part_of_a_failed_batch_is_reported_as_that_part():
+    engine, observer, clock = PuppetEngine(), RecordingObserver(), FakeClock()
+
+    def failing(payloads: list[int]) -> list[int]:
+        raise ValueError
+
+    async with Batcher(engine, max_run_s=0.01, observer=observer, clock=clock) as batcher:
+        calls = [asyncio.create_task(batcher(index)) for index in range(4)]
+        await engine.entered()
+        engine.end(0, failing)
+        await engine.entered()
+        clock.now_s += 1
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        engine.end(1)
+
+    assert {type(result) for result in results} == {RunTimeout}
+    assert [(report.why, report.rows, len(report.waits_s), report.compute_s) for report in observer.reports] == [
+        ("idle", 4, 4, 0),
+        ("split", 2, 0, 1),
+    ]
+
+
 async def test_when_every_thread_hangs_requests_fail_at_once_until_one_comes_back():
     engine, inbox, clock = PuppetEngine(), Inbox(), FakeClock()
     async with Batcher(engine, max_run_s=0.01, policy=BatchPolicy(max_batch_size=1), clock=clock) as batcher:
@@ -114,6 +136,45 @@ def test_a_hung_async_function_is_cancelled_to_the_moment():
 
     assert cancelled_s == pytest.approx(2.8, abs=0.0011)  # the loop's timers are no finer
     assert ended_s == pytest.approx(3.7, abs=0.0011)
+
+
+async def test_an_async_function_that_never_waits_leaves_the_loop_to_others_between_batches():
+    turn = 0
+    turns_seen: list[int] = []
+
+    async def engine(payloads: list[int]) -> list[int]:
+        turns_seen.append(turn)
+        return payloads
+
+    async with Batcher(engine, policy=BatchPolicy(max_batch_size=1)) as batcher:
+        for index in range(5):
+            batcher.submit(index, lambda _: None)
+        while batcher.queued_rows or batcher.running_rows:
+            turn += 1
+            await turns(1)
+
+    assert len(set(turns_seen)) == 5
+
+
+@pytest.mark.parametrize("grace_s", [None, 0])
+def test_an_async_function_that_blocks_the_loop_too_long_has_run_all_the_same(grace_s: float | None):
+    async def main() -> None:
+        loop, inbox, observer = asyncio.get_running_loop(), Inbox(), RecordingObserver()
+
+        async def engine(payloads: list[int]) -> list[int]:
+            loop._jumping.now_s += 2.0  # type: ignore[attr-defined]
+            return payloads
+
+        batcher: Batcher[int, int] = Batcher(engine, max_run_s=1.0, observer=observer, clock=loop.time)
+        for index in range(2):
+            batcher.submit(index, inbox.slot(index), group=index)
+        await turns(3)
+        await batcher.aclose(grace_s=grace_s)
+        assert inbox.answers[0].result == 0
+        assert len(inbox.answers) == 2
+        assert len(observer.reports) == sum(answer.error is None for answer in inbox.answers.values())
+
+    virtual_time.run(main())
 
 
 def test_an_async_function_that_ignores_its_cancellation_is_left_behind():
@@ -189,6 +250,23 @@ async def test_after_the_grace_time_the_rest_is_answered():
     engine.threads[0].join(PATIENCE_S)
     await turns()
     assert engine.calls == [["a"]]
+
+
+async def test_whoever_closes_without_patience_ends_the_wait_of_whoever_has_it():
+    engine = PuppetEngine()
+    batcher: Batcher[int, int] = Batcher(engine, max_run_s=None)
+    call = asyncio.create_task(batcher(1))
+    await engine.entered()
+    patient = asyncio.create_task(batcher.aclose())
+    await turns()
+
+    await batcher.aclose(grace_s=0)
+    async with asyncio.timeout(PATIENCE_S):
+        await patient
+
+    with pytest.raises(ShuttingDown):
+        await call
+    engine.end(0)
 
 
 async def test_closing_ends_the_threads_of_every_instance():

@@ -6,7 +6,7 @@
 A thread and a task drive the same generator.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -67,16 +67,15 @@ def attempts(
 ) -> Generator[list[P], Call, None]:
     """Yield the payloads of each call of the function, be sent what it came to, and post what follows from it."""
     requests = run.batch.requests
-    why = run.batch.why
-    waits_s = [run.taken_s - request.arrived_s for request in requests]
     failed: dict[Request[P, R], BaseException] = {}  # and not yet run again in smaller parts
     parts = parts_to_run(len(requests), max_reruns=max_reruns)
     part: range | None = next(parts)
     while part is not None:
         together = requests[part.start : part.stop]
-        run.attempt_s = clock()
+        run.call_begins(together, now_s=clock())
         call = yield [request.payload for request in together]
         ended_s = clock()
+        report = run.call_ended(now_s=ended_s)
         if run.is_cut:
             return
         settled, outcomes, error = _judged(together, call)
@@ -87,9 +86,7 @@ def attempts(
         if part is None and failed:
             settled = [*settled, *failed]
             outcomes = [*outcomes, *map(as_redserve_error, failed.values())]
-        report = BatchReport(sum(request.rows for request in together), why, waits_s, ended_s - run.attempt_s)
         post(Delivery(run, settled, outcomes, report, ended_s))
-        why, waits_s = "split", []
 
 
 def _judged(
@@ -100,17 +97,17 @@ def _judged(
     if error is not None:
         return [], [], error
     try:
-        if isinstance(returned, (str, bytes, dict)):
-            raise TypeError("no sequence of results")
+        if isinstance(returned, (str, bytes, Set)) or hasattr(returned, "keys"):
+            raise TypeError("no sequence of results")  # a data frame, too, iterates over its columns
         len(returned)  # a generator would fail halfway, outside of the function
-        results = list(returned)
-    except Exception as cause:
+        outcomes = [as_redserve_error(item) if isinstance(item, BaseException) else item for item in returned]
+    except BaseException as cause:  # foreign code still: nothing of it may leave the callers without an answer
         failure = NoResults(f"a batched function returns one result per payload, not {type(returned).__name__}")
         failure.__cause__ = cause
         return [], [], failure
-    if len(results) != len(together):
-        return [], [], WrongResultCount(expected=len(together), got=len(results))
-    return together, [as_redserve_error(item) if isinstance(item, Exception) else item for item in results], None
+    if len(outcomes) != len(together):
+        return [], [], WrongResultCount(expected=len(together), got=len(outcomes))
+    return together, outcomes, None
 
 
 def _next_part(parts: Generator[range, bool, None], error: BaseException | None) -> range | None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 from redserve.batching.attempts import Delivery
 from redserve.batching.dispatcher import Dispatcher, Instance, Run
 from redserve.batching.linger import LingerGate
-from redserve.batching.observer import BatchReport, GuardedRecorder
+from redserve.batching.observer import GuardedRecorder
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.request import Answer, Request
 from redserve.batching.watchdog import Watchdog
@@ -52,7 +52,7 @@ class Crew(Generic[P, R]):
         clock: Callable[[], float],
     ) -> None:
         are_async = {is_async(function) for function in functions}
-        if len(are_async) != 1:
+        if len(are_async) != 1 or not all(map(callable, functions)):
             raise ValueError("give one function or several, all plain or all async")
         if max_run_s is not None and not max_run_s > 0:
             raise ValueError(f"max_run_s must be positive, got {max_run_s}")
@@ -158,9 +158,9 @@ class Crew(Generic[P, R]):
         if not self.dispatcher.cut(run, replacement):
             return False
         ended_s = self._clock()
+        if run.is_called:
+            self._recorder.record(run.call_ended(now_s=ended_s))
         self._interrupt(run)
-        waits_s = [run.taken_s - request.arrived_s for request in run.batch.requests]
-        self._recorder.record(BatchReport(run.batch.rows, run.batch.why, waits_s, ended_s - run.taken_s))
         for request in run.batch.requests:
             self._settle(request, error, run, batch_rows=run.batch.rows, ended_s=ended_s)
         return True
@@ -188,6 +188,7 @@ class Crew(Generic[P, R]):
         self._fail_queued(ShuttingDown())
         for run in self.dispatcher.running():
             self._cut(run, ShuttingDown("shut down while the batch ran"), None)
+        self._all_ended.set()
         self._clean_up()
 
     def _worker_ended(self) -> None:

@@ -9,12 +9,13 @@ nothing foreign is called under the lock.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
 from redserve.batching.batch_queue import Batch, BatchQueue, Waiting
 from redserve.batching.linger import LingerGate
+from redserve.batching.observer import BatchReport
 from redserve.batching.policy import BatchPolicy
 
 W = TypeVar("W", bound=Waiting)
@@ -48,18 +49,37 @@ class Run(Generic[W]):
         batch: What runs.
         worker: That runs it.
         taken_s: When the batch left the queue.
-        attempt_s: When the function was last called with it, or with part of it.
+        called_s: When the function was last called with it, or with part of it.
+        is_called: Whether the function is in that call.
         is_cut: Answered already; whatever the function still returns is ignored.
     """
 
-    __slots__ = ("attempt_s", "batch", "is_cut", "taken_s", "worker")
+    __slots__ = ("_called_with", "batch", "called_s", "is_called", "is_cut", "taken_s", "worker")
 
     def __init__(self, batch: Batch[W], worker: Worker, *, taken_s: float) -> None:
         self.batch = batch
         self.worker = worker
-        self.taken_s = taken_s
-        self.attempt_s = taken_s
+        self.taken_s = self.called_s = taken_s
+        self.is_called = False
         self.is_cut = False
+        self._called_with: Sequence[W] = batch.requests
+
+    def call_begins(self, requests: Sequence[W], *, now_s: float) -> None:
+        """The function is called with `requests`: first with the whole batch, then, where that failed, with parts."""
+        self._called_with = requests
+        self.called_s = now_s
+        self.is_called = True
+
+    def call_ended(self, *, now_s: float) -> BatchReport:
+        """The function has returned, or is given up."""
+        self.is_called = False
+        is_first = len(self._called_with) == len(self.batch.requests)
+        return BatchReport(
+            rows=sum(request.rows for request in self._called_with),
+            why=self.batch.why if is_first else "split",
+            waits_s=[self.taken_s - request.arrived_s for request in self.batch.requests] if is_first else (),
+            compute_s=now_s - self.called_s,
+        )
 
 
 class Dispatcher(Generic[W]):
@@ -156,8 +176,8 @@ class Dispatcher(Generic[W]):
         The second is `inf` when nothing else runs, and not later than now while rows are queued.
         """
         with self._lock:
-            late = [run for run in self._running.values() if run.attempt_s <= since_s]
-            others = [run.attempt_s for run in self._running.values() if run.attempt_s > since_s]
+            late = [run for run in self._running.values() if run.is_called and run.called_s <= since_s]
+            others = [run.called_s for run in self._running.values() if run not in late]
             if self._queue.rows:
                 others.append(self._clock())
             return late, min(others, default=math.inf)

@@ -135,6 +135,10 @@ def as_redserve_error(error: BaseException) -> RedserveError:
     """`error` itself if it is ours, else a `ModelError` of its own with `error` as the cause."""
     if isinstance(error, RedserveError):
         return error
-    wrapped = ModelError(f"{type(error).__name__}: {error}")
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:  # its `__str__` fails; the requests must have their answer all the same
+        said = type(error).__name__
+    wrapped = ModelError(said)
     wrapped.__cause__ = error
     return wrapped

@@ -189,5 +189,10 @@ class TaskWorker(Generic[P, R]):
                 payloads = None
             if isinstance(call[1], (KeyboardInterrupt, SystemExit)):
                 raise call[1]
+        try:
+            await asyncio.sleep(0)  # a function that never waits must not keep the loop for all that is queued
+        except asyncio.CancelledError:
+            if not run.is_cut:
+                raise
         while run.is_cut and task is not None and task.cancelling():
             task.uncancel()
