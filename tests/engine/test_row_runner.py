@@ -208,6 +208,33 @@ def test_a_hung_call_that_comes_back_leaves_the_call_that_replaced_it_alone():
     assert engine.interrupted_threads == [second.ident]
 
 
+def test_a_hung_call_keeps_its_buffers_to_itself_even_when_it_comes_back():
+    hung, may_return = threading.Event(), threading.Event()
+
+    def answer(tensors):
+        if tensors["x"][0, 0] == 1:
+            hung.set()
+            may_return.wait(20)
+        return [tensors["x"].copy()]
+
+    engine = PuppetEngine(answer=answer)
+    runner = RowRunner(engine, 4)
+    runner([rows(8), rows(9)])
+    thread = threading.Thread(target=runner, args=([rows(1), rows(2)],))
+    thread.start()
+    assert hung.wait(20)
+    runner([rows(3), rows(4)])
+    may_return.set()
+    thread.join()
+    runner([rows(5), rows(6)])
+
+    first, hanging, second, third = (fed["x"] for fed in engine.fed)
+    assert np.shares_memory(first, hanging)
+    assert hanging.tolist() == [[1], [2]]
+    assert not np.shares_memory(hanging, second)
+    assert np.shares_memory(second, third)
+
+
 @pytest.mark.parametrize("wrong", [{"max_batch_size": 0}, {"max_batch_size": 1, "max_groups": 0}])
 def test_bounds_below_one_are_refused(wrong):
     with pytest.raises(ValueError, match="must be >= 1"):

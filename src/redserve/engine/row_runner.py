@@ -4,6 +4,9 @@
 
 One copy a request and input, into memory that is written again for the next batch; a request that is alone is fed from
 its own memory. Results are views of the batch's outputs, which live as long as any of them.
+
+A call takes its buffers out of those that are kept and puts them back when it has run, so one that hangs and is given
+up shares no memory with the calls after it.
 """
 
 import threading
@@ -40,7 +43,7 @@ class RowRunner:
         step = self._rows_per_run or 1
         self._capacity_rows = -(-max_batch_size // step) * step
         self._max_groups = max_groups
-        self._buffers_by_group: dict[Hashable, dict[str, Array]] = {}
+        self._kept: dict[Hashable, dict[str, Array]] = {}  # buffers that no call is using
         self._thread_id: int | None = None
         self._interrupted_thread_ids: set[int] = set()
 
@@ -86,11 +89,18 @@ class RowRunner:
         if len(requests) == 1 and rows == step:
             request = requests[0]
             return [self._run_rows({name: np.ascontiguousarray(request[name]) for name in self._names}, rows)]
-        batch = self._gather(requests, rows, padded_rows=-(-rows // step) * step)
-        parts = [
-            self._run_rows({name: batch[name][start : start + step] for name in self._names}, step)
-            for start in range(0, rows, step)
-        ]
+        group = group_of(requests[0])
+        buffers = self._kept.pop(group, None) or self._new_buffers(requests[0])
+        for name, buffer in buffers.items():
+            np.concatenate([request[name] for request in requests], out=buffer[:rows])
+            buffer[rows : -(-rows // step) * step] = buffer[rows - 1]
+        try:
+            parts = [
+                self._run_rows({name: buffer[start : start + step] for name, buffer in buffers.items()}, step)
+                for start in range(0, rows, step)
+            ]
+        finally:
+            self._keep(group, buffers)
         outputs = join_rows(parts)
         results: list[list[Array] | Exception] = []
         start = 0
@@ -99,26 +109,17 @@ class RowRunner:
             start += count
         return results
 
-    def _gather(self, requests: Sequence[Tensors], rows: int, *, padded_rows: int) -> dict[str, Array]:
-        """Copy all rows into the group's buffers, the last one again until `padded_rows`."""
-        buffers = self._buffers_for(requests[0])
-        for name, buffer in buffers.items():
-            np.concatenate([request[name] for request in requests], out=buffer[:rows])
-            buffer[rows:padded_rows] = buffer[rows - 1]
-        return buffers
+    def _new_buffers(self, request: Tensors) -> dict[str, Array]:
+        return {
+            name: np.empty((self._capacity_rows, *request[name].shape[1:]), request[name].dtype) for name in self._names
+        }
 
-    def _buffers_for(self, request: Tensors) -> dict[str, Array]:
-        group = group_of(request)
-        buffers = self._buffers_by_group.pop(group, None)
-        if buffers is None:
-            if len(self._buffers_by_group) == self._max_groups:
-                del self._buffers_by_group[next(iter(self._buffers_by_group))]
-            buffers = {
-                name: np.empty((self._capacity_rows, *request[name].shape[1:]), request[name].dtype)
-                for name in self._names
-            }
-        self._buffers_by_group[group] = buffers
-        return buffers
+    def _keep(self, group: Hashable, buffers: dict[str, Array]) -> None:
+        """For the next batch of the group. A call that was given up in between keeps nothing: another one runs."""
+        if self._thread_id == threading.get_ident():
+            self._kept[group] = buffers
+            if len(self._kept) > self._max_groups:
+                del self._kept[next(iter(self._kept))]
 
     def _run_rows(self, inputs: Tensors, rows: int) -> list[Array]:
         outputs = self._run(inputs)
