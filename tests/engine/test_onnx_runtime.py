@@ -128,6 +128,12 @@ def test_a_run_that_fails_is_a_model_error_in_one_line(io_binding, tensors, tmp_
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_model_without_outputs_is_refused(tmp_path):
+    path = models.save(tmp_path / "mute.onnx", [helper.make_node("Identity", ["x"], ["y"])], X, {})
+    with pytest.raises(ModelLoadError, match="has no outputs"):
+        load(path)
+
+
 def test_a_failing_node_prints_nothing(tmp_path, capfd):
     engine = load(models.baked_batch(tmp_path))
     with pytest.raises(ModelError, match="Reshape"):

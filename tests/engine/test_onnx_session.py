@@ -170,3 +170,8 @@ def test_a_message_becomes_one_line_for_people():
 
 def test_a_long_message_is_cut():
     assert len(one_line(RuntimeError("x" * 1000))) == 400
+
+
+@pytest.mark.timeout(10)
+def test_a_message_that_quotes_a_long_text_costs_no_time():
+    assert len(one_line(RuntimeError("x" * 1_000_000))) == 400

@@ -186,6 +186,10 @@ def test_a_request_weighs_all_its_arrays():
     assert size_bytes_of({"a": zeros(2, 8), "b": zeros(2, dtype=I8)}) == 80
 
 
+def test_text_counts_with_its_characters():
+    assert size_bytes_of({"a": np.array(["x" * 1000, ""], object)}) > 1000
+
+
 def test_a_split_request_joins_to_itself():
     x = np.arange(14, dtype=F4).reshape(7, 2)
     parts = split_rows({"x": x}, 3)

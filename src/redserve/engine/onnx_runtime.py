@@ -48,6 +48,8 @@ class OnnxRuntimeEngine:
         self.path = path
         self.inputs = _specs(path, "input", session.get_inputs())
         self.outputs = _specs(path, "output", session.get_outputs())
+        if not self.outputs:
+            raise ModelLoadError(f"{path}: the model has no outputs")
         self.provider: str = session.get_providers()[0]
         self.provider_note = opened.note
         self.intra_op_threads = opened.threads

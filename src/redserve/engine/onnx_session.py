@@ -22,6 +22,7 @@ from redserve.errors import ModelLoadError
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SILENT, _WARNING = 4, 2
+_LONGEST_MESSAGE = 4000  # a message may quote a client's text of any length, and the patterns below take its square
 _one_session_at_a_time = (
     threading.Lock()
 )  # making sessions in several threads has crashed (microsoft/onnxruntime#26610)
@@ -133,7 +134,7 @@ def _cuda_session(
 
 def one_line(error: Exception) -> str:
     """ONNX Runtime's message without its code, source places and C++ signatures: the sentence for people."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error)[:_LONGEST_MESSAGE].split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : (\w+) : ", "", text)
     text = re.sub(r"^Load model from .*? failed:", "", text)
     text = re.sub(r"\S*/onnxruntime_src/\S+:\d+ (?:[^()]*\([^()]*(?:\([^()]*\)[^()]*)*\)(?: const)? )?", "", text)

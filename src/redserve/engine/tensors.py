@@ -6,6 +6,7 @@ Everything that would harm a neighbour in the same batch is refused here, before
 big-endian arrays, broadcasts inputs of unequal batch sizes and accepts NaN and empty batches, all without a word.
 """
 
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -166,8 +167,11 @@ def group_of(tensors: Tensors) -> Hashable:
 
 
 def size_bytes_of(tensors: Tensors) -> int:
-    """The memory a request holds while it waits; a string counts as its pointer."""
-    return sum(tensor.nbytes for tensor in tensors.values())
+    """The memory a request holds while it waits, its strings included."""
+    return sum(
+        tensor.nbytes + (sum(map(sys.getsizeof, tensor.flat)) if tensor.dtype.kind == "O" else 0)
+        for tensor in tensors.values()
+    )
 
 
 def split_rows(tensors: Tensors, max_rows: int) -> list[tuple[Tensors, int]]:
