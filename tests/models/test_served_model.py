@@ -88,6 +88,15 @@ async def test_an_unexpected_error_while_loading_is_a_failure_too():
     assert "UFuncNoLoopError" in model.reason or "TypeError" in model.reason
 
 
+@pytest.mark.timeout(10)
+async def test_a_loader_that_finds_no_file_fails_the_model():
+    model = ServedModel("puppet", lambda: next(iter([])))
+    await model.load()
+
+    assert model.state is ModelState.FAILED
+    assert "StopIteration" in model.reason
+
+
 async def test_the_example_is_one_row_with_its_answer():
     model = await ready(PuppetEngine())
 
@@ -181,6 +190,15 @@ async def test_a_model_of_one_row_a_run_answers_row_by_row():
 
     assert outputs[:, 0].tolist() == [2, 4, 6]
     assert set(engine.ran_rows) == {1}
+    await model.drain()
+
+
+async def test_fewer_rows_than_a_fixed_model_runs_can_be_asked_for():
+    model = await ready(PuppetEngine(Batchability(mode="fixed", rows=4, reason="dimension 0 is 4")), max_batch_size=2)
+
+    assert model.policy.max_batch_size == 2
+    (outputs,) = await ask(model, rows(1, 2, 3))
+    assert outputs[:, 0].tolist() == [2, 4, 6]
     await model.drain()
 
 

@@ -16,7 +16,9 @@ def in_daemon_thread(function: Callable[[], T], *, name: str) -> asyncio.Future[
     def settle(result: T | None, error: BaseException | None) -> None:
         if future.done():
             return
-        if error is not None:
+        if isinstance(error, StopIteration):  # which no future can hold
+            future.set_exception(RuntimeError(f"StopIteration: {error}"))
+        elif error is not None:
             future.set_exception(error)
         else:
             future.set_result(result)  # type: ignore[arg-type]

@@ -202,7 +202,7 @@ class ServedModel:
                     f"max_batch_size {max_batch_size} cannot be kept: the model runs {fixed} rows at a time "
                     f"({engine.batchability.reason})"
                 )
-            max_batch_size = fixed
+            max_batch_size = max_batch_size or fixed
         self.curve = tuple(measure_curve(engine, max_rows=max_batch_size or MAX_MEASURED_ROWS))
         if max_batch_size is None:
             max_batch_size = choose_max_batch_size(self.curve)
