@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from served import REDSERVE, Served
 
-from engine.onnx_models import batch_on_axis_1, identity, row_encoding, scalar_input, slow, text, two_outputs_renamed
+from engine.onnx_models import (
+    batch_on_axis_1,
+    identity,
+    picky,
+    row_encoding,
+    scalar_input,
+    slow,
+    text,
+    two_outputs_renamed,
+)
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "models"))
 
@@ -112,6 +121,14 @@ def test_any_model_is_served_and_its_curl_line_works(tmp_path, build, mode):
         assert served.wait() == 0
     assert set(answer) <= {"predictions", "outputs"}
     assert answer
+
+
+def test_a_model_that_no_made_up_row_runs_on_is_served_without_an_example(tmp_path):
+    with Served(str(picky(tmp_path))) as served:
+        assert "try it" not in served.banner
+        answer = httpx2.post(f"{served.url}/predict", json={"inputs": {"x": [[0.5] * 11] * 7}})
+
+    assert answer.json() == {"outputs": {"y": [[0.5] * 11] * 7}}
 
 
 def test_sigterm_loses_nothing_and_exits_with_0(tmp_path):

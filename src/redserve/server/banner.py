@@ -19,7 +19,8 @@ def banner(serving: Serving, host: str, port: int) -> str:
     lines = [f"redserve is ready at {base}", ""]
     for model in serving.repository:
         lines += [*describe(model.engine, name=model.name), *_batching(model), ""]
-        lines += ["  try it:", f"    {curl_line(model, base)}", ""]
+        if model.example is not None:
+            lines += ["  try it:", f"    {curl_line(model, base)}", ""]
     lines += [f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
     return "\n".join(lines)
 
@@ -47,7 +48,7 @@ def curve_table(curve: Sequence[CurvePoint]) -> list[str]:
 
 
 def curl_line(model: ServedModel, base: str) -> str:
-    """A command that works when pasted."""
+    """A command that works when pasted; of a model whose `example` is known."""
     url = shlex.quote(f"{base}/predict/{model.name}")
     head = f"curl -s {url} -H 'Content-Type: application/json'"
     example = example_of(model)
@@ -59,7 +60,7 @@ def curl_line(model: ServedModel, base: str) -> str:
 def _python_example(model: ServedModel) -> str:
     """A command that prints a large request: its values are written as products of lists."""
     engine = model.engine
-    inputs, _ = model.example or ({}, [])
+    inputs = model.example[0] if model.example is not None else {}
     row_wise = engine.batchability.is_row_wise
     columns = {spec.name: _zeros(spec, inputs[spec.name].shape[1 if row_wise else 0 :]) for spec in engine.inputs}
     named = "{" + ", ".join(f"{name!r}: {value}" for name, value in columns.items()) + "}"
@@ -76,6 +77,8 @@ def _zeros(spec: TensorSpec, sizes: Sequence[int]) -> str:
 
 def _batching(model: ServedModel) -> list[str]:
     policy = model.policy
+    if not model.engine.batchability.is_row_wise:
+        return [f"            one request at a time, {policy.max_queue_rows} may queue", *curve_table(model.curve)]
     asked = "measured" if model.options.max_batch_size is None else "as asked"
     return [
         f"            up to {policy.max_batch_size} rows a batch ({asked}), {policy.max_queue_rows} rows may queue,",

@@ -158,5 +158,7 @@ class Server(uvicorn.Server):
             self.exit_status = 1
             self.should_exit = True
             return
-        host, port = self.address
-        print(banner(self._serving, host, port), flush=True)
+        try:
+            print(banner(self._serving, *self.address), flush=True)
+        except Exception:  # an engine of the user's may describe itself badly; that is no reason not to serve
+            logger.exception("the server is ready, but cannot be described")
