@@ -54,6 +54,7 @@ class PuppetEngine:
     def shut(self) -> None:
         """From now on runs wait at the gate."""
         self.began.clear()
+        self._passes = threading.Semaphore(0)
         self._is_shut = True
 
     def let_one_run(self) -> None:
