@@ -10,6 +10,8 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs
@@ -39,17 +41,30 @@ logger = logging.getLogger("redserve.metrics")
 def metrics_app(registry: CollectorRegistry | None = None) -> ASGIApp:
     """An ASGI app that answers every GET and HEAD with the metrics of `registry`.
 
-    It goes wherever it is mounted; `REDMiddleware` already answers on `/metrics` with it. The format follows `Accept`,
-    gzip follows `Accept-Encoding`, and `?name[]=inference_requests_total&name[]=...` leaves out all other samples.
+    It goes wherever it is mounted, or is the endpoint of a `Route`; `REDMiddleware` already answers on `/metrics` with
+    it. The format follows `Accept`, gzip follows `Accept-Encoding`, and `?name[]=inference_requests_total&name[]=...`
+    leaves out all other samples.
     When a collector of the user's fails, the answer is a 500 that names the exception, so that the target is down in
     Prometheus: a scrape without what it used to hold would look as good as a whole one.
 
     Args:
         registry: What is exposed; `None` is prometheus_client's default registry.
     """
-    exposed = REGISTRY if registry is None else registry
+    return _MetricsApp(REGISTRY if registry is None else registry)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+
+class _MetricsApp:
+    """An object, since Starlette's `Route` takes a function for an endpoint of its own kind.
+
+    Scrapes have threads of their own: an application under load may keep every thread of asyncio's default pool busy,
+    and that is when one wants to look.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="redserve-scrape")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
             return
@@ -59,26 +74,25 @@ def metrics_app(registry: CollectorRegistry | None = None) -> ASGIApp:
         if method not in ("GET", "HEAD"):
             answer = _plain(405, f"{method} is not allowed here, use GET or HEAD\n", (b"allow", b"GET, HEAD"))
         else:
-            answer = await _scrape(exposed, scope)
+            answer = await _scrape(self._registry, self._threads, scope)
         status, headers, body = answer
         headers = [*headers, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
-
-    return app
 
 
 _Headers = list[tuple[bytes, bytes]]
 _Answer = tuple[int, _Headers, bytes]
 
 
-async def _scrape(registry: CollectorRegistry, scope: Scope) -> _Answer:
+async def _scrape(registry: CollectorRegistry, threads: Executor, scope: Scope) -> _Answer:
     is_openmetrics = wants_openmetrics(_header(scope, b"accept"))
     is_gzip = takes_gzip(_header(scope, b"accept-encoding"))
     names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]")
     copies = {families: families.copy() for families in family_sets(registry)}
     try:
-        body = await asyncio.to_thread(_body, registry, copies, names, is_openmetrics=is_openmetrics, is_gzip=is_gzip)
+        work = partial(_body, registry, copies, names, is_openmetrics=is_openmetrics, is_gzip=is_gzip)
+        body = await asyncio.get_running_loop().run_in_executor(threads, work)
     except Exception as error:
         logger.exception("a scrape failed")
         kind = type(error).__name__
