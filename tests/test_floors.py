@@ -17,13 +17,15 @@ FLOORS = {
     "engine": 1,
     "demo": 1,
     "middleware": 2,
+    "observed_request": 2,
     "routes": 2,
+    "route_table": 2,
     "protocol": 2,
     "models": 3,
     "server": 4,
     "cli": 5,
 }
-ONE_ROOM = {"middleware": "asgi", "routes": "asgi"}  # two files of one room
+ONE_ROOM = dict.fromkeys(("middleware", "observed_request", "routes", "route_table"), "asgi")  # files of one room
 THIRD_PARTY = {
     "errors": set(),
     "metrics": {"prometheus_client"},
@@ -31,7 +33,9 @@ THIRD_PARTY = {
     "engine": {"numpy", "onnxruntime"},
     "demo": {"numpy"},
     "middleware": {"prometheus_client"},
+    "observed_request": set(),
     "routes": set(),
+    "route_table": set(),
     "protocol": {"numpy", "msgspec", "orjson"},
     "models": {"numpy"},
     "server": {

@@ -242,7 +242,7 @@ async def test_a_cancelled_task_is_cancelled_with_499(registry: CollectorRegistr
     assert in_flight(registry) == 0
 
 
-async def test_websockets_and_lifespan_pass_through_untouched(registry: CollectorRegistry) -> None:
+async def test_websockets_and_what_is_unknown_pass_through_untouched(registry: CollectorRegistry) -> None:
     given = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -256,7 +256,7 @@ async def test_websockets_and_lifespan_pass_through_untouched(registry: Collecto
 
     middleware = REDMiddleware(app, registry=registry)
     await middleware({"type": "websocket", "path": "/metrics"}, receive, send)
-    await middleware({"type": "lifespan"}, receive, send)
+    await middleware({"type": "later"}, receive, send)
 
     assert given == [(receive, send), (receive, send)]
     assert counted(registry) == {}
@@ -373,6 +373,31 @@ async def test_two_namespaces_each_count_the_request(registry: CollectorRegistry
     assert counted(registry) == counted(registry, "inner") == {OK: 1}
 
 
+async def test_what_is_named_from_code_is_named_for_both_of_two_namespaces(registry: CollectorRegistry) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        set_model(scope, "digits")
+        set_route(scope, "/predict/{model}")
+        set_error(scope, QueueFull(waiting=3, limit=3))
+        await send(status(503))
+        await send(LAST)
+
+    inner = REDMiddleware(app, registry=registry, namespace="inner")
+    await call(REDMiddleware(inner, registry=registry))
+
+    assert counted(registry) == counted(registry, "inner") == {("/predict/{model}", "GET", "503", "rejected"): 1}
+    models = {sample.labels["model"] for sample in samples(registry) if sample.name.endswith("_requests_total")}
+    assert models == {"digits"}
+
+
+async def test_a_request_is_counted_once_around_and_inside_of_another_namespace(registry: CollectorRegistry) -> None:
+    innermost = REDMiddleware(answering(START, LAST), registry=registry)
+    inner = REDMiddleware(innermost, registry=registry, namespace="inner")
+
+    await call(REDMiddleware(inner, registry=registry))
+
+    assert counted(registry) == counted(registry, "inner") == {OK: 1}
+
+
 async def test_model_route_and_reason_can_be_named_from_code(registry: CollectorRegistry) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         copied = dict(scope)  # as some middleware do
@@ -456,11 +481,18 @@ async def test_instruments_that_raise_fail_no_request_and_are_logged_once(
         raise LookupError("on purpose")
 
     app = REDMiddleware(answering(START, piece(), LAST), registry=registry, first_byte=True)
-    monkeypatch.setattr(app, broken, fail)
+    monkeypatch.setattr(app.observer, broken, fail)
     for _ in range(3):
         assert await call(app) == [START, piece(), LAST]
 
     assert [(record.name, record.levelname) for record in caplog.records] == [("redserve.middleware", "WARNING")]
+
+
+@pytest.mark.parametrize("readings", [0, 1])
+async def test_a_clock_that_fails_fails_no_request(registry: CollectorRegistry, readings: int) -> None:
+    times = iter([0.0] * readings)
+
+    assert await call(REDMiddleware(answering(START, LAST), registry=registry, clock=times.__next__)) == [START, LAST]
 
 
 async def test_a_named_route_and_model_of_any_type_leave_nothing_in_flight(registry: CollectorRegistry) -> None:

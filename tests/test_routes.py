@@ -304,6 +304,42 @@ def test_routes_are_walked_once_for_any_number_of_requests() -> None:
     assert router.walks == 1
 
 
+async def test_routes_are_walked_when_the_application_has_started_and_not_by_the_first_request(
+    registry: CollectorRegistry,
+) -> None:
+    router = CountedRouter([])
+
+    class App:
+        def __init__(self) -> None:
+            self.router, self.routes = router, router._routes
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                router._routes = [Route("/a/{i}", answer)]  # made while it starts
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await Refuse(None)(scope, receive, send)
+
+    app = REDMiddleware(App(), registry=registry)
+    await call(app, scope={"type": "lifespan"})
+    assert router.walks == 1
+
+    assert await route_of(app, registry, "GET", "/a/1") == "/a/{i}"
+    assert router.walks == 1
+
+
+async def test_an_application_whose_routes_cannot_be_asked_for_is_served(registry: CollectorRegistry) -> None:
+    class App:
+        @property
+        def routes(self) -> list[Any]:
+            raise LookupError("on purpose")
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await opaque(scope, receive, send)
+
+    assert await route_of(REDMiddleware(App(), registry=registry), registry, "GET", "/a") == "_other"
+
+
 def test_routes_are_walked_ever_more_rarely_when_endpoints_are_new_each_time() -> None:
     route = Route("/a/{i}", answer)
     router = CountedRouter([route])

@@ -6,36 +6,26 @@
                                   │               client that then scrapes finds itself
                                   └ raised, returned early, cancelled: counted as the client saw it
 
-A request is counted as the client saw it: raised before the response began = 500; died midway = `aborted`, with the
-status already sent; a client that left = 499. Whoever leaves a stream is seen through `receive`. Whoever leaves while
-an ordinary answer is computed is silent under uvicorn, which drops what is sent to him: therefore slow requests look
-at the server's `receive` once more before they are counted. Observing never fails a request: what goes wrong in here
-is logged once.
+How a request ends is in `observed_request.py`, which route it took in `routes.py`. Observing never fails a request:
+what goes wrong is logged once.
 """
 
-import asyncio
-import logging
-import sys
+import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import CollectorRegistry
 
-from redserve.errors import RedserveError, outcome_of
+from redserve.errors import RedserveError
 from redserve.metrics.exposition import ASGIApp, Message, Receive, Scope, Send, metrics_app
 from redserve.metrics.red import REDMetrics
+from redserve.observed_request import ObservedRequest, Observer
 from redserve.routes import RouteTemplates, path_below
 
 __all__ = ["REDMiddleware", "set_error", "set_model", "set_route", "trace_exemplar"]
 
-logger = logging.getLogger("redserve.middleware")
-
 _SCOPE_KEY = "redserve.request"
-_NO_SCOPE: Scope = {}
-_CANCELLED = (499, "cancelled", "client_disconnected")
-# Where `receive` is known to be safe to step once and close: it waits on an event, and loses nothing when closed.
-_STEPPABLE = frozenset({"uvicorn.protocols.http.h11_impl", "uvicorn.protocols.http.httptools_impl"})
 
 
 class REDMiddleware:
@@ -43,7 +33,7 @@ class REDMiddleware:
 
     Use it as `app.add_middleware(REDMiddleware)` or around any ASGI application, `REDMiddleware(app)`. However often
     it is built over one registry and namespace, the numbers are the same ones, and a request that passes two of
-    them is counted once, by the outer.
+    them is counted once, by the outer. In two registries or namespaces it is counted twice, with the same names.
 
     Args:
         app: The application.
@@ -58,7 +48,7 @@ class REDMiddleware:
         first_byte: Also keep a histogram of the time to the first byte of each streamed body.
         exemplar: Called with the scope when a request has ended; returns the labels of its exemplar, or `None`.
             `trace_exemplar` is one.
-        clock: The time in seconds.
+        clock: The time in seconds; it must not go backwards.
 
     Raises:
         ValueError: A setting is wrong, or the registry has these families with other settings.
@@ -86,24 +76,23 @@ class REDMiddleware:
             if not path.startswith("/"):
                 raise ValueError(f"a path must begin with /, got {path!r}")
         self.app = app
-        red = REDMetrics.shared(registry, namespace=namespace, buckets=buckets, first_byte=first_byte)
-        self.received = red.received
-        self.finished = red.finished
-        self.first_byte = red.first_byte if first_byte else None
-        self.template_of = RouteTemplates(app).template_of
-        self.clock = clock
-        self.exemplar = exemplar
-        self.disconnect_check_s = float("inf") if disconnect_check_s is None else disconnect_check_s
-        self.counts_into = (REGISTRY if registry is None else registry, namespace)
+        self.routes = RouteTemplates(app)
+        self.observer = Observer(
+            REDMetrics.shared(registry, namespace=namespace, buckets=buckets, first_byte=first_byte),
+            self.routes,
+            first_byte=first_byte,
+            disconnect_check_s=math.inf if disconnect_check_s is None else disconnect_check_s,
+            exemplar=exemplar,
+            clock=clock,
+        )
         self._metrics_app = metrics_app(registry)
         self._metrics_paths = frozenset(() if metrics_path is None else _spellings(metrics_path))
         self._excluded_paths = frozenset(spelling for path in excluded_paths for spelling in _spellings(path))
         self._special_paths = self._metrics_paths | self._excluded_paths
-        self._has_failed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._prepared_by(send) if scope["type"] == "lifespan" else send)
             return
         path = scope["path"]
         root_path = scope.get("root_path")
@@ -116,17 +105,17 @@ class REDMiddleware:
             if path in self._excluded_paths:
                 await self.app(scope, receive, send)
                 return
-        outer: _Request | None = scope.get(_SCOPE_KEY)
-        if outer is not None and not outer.is_settled and outer.middleware.counts_into == self.counts_into:
+        outer: ObservedRequest | None = scope.get(_SCOPE_KEY)
+        if outer is not None and outer.is_counted_by(self.observer):
             await self.app(scope, receive, send)
             return
-        request = _Request(self, scope, receive, send)
         try:
-            self.received(scope["method"])
-            scope[_SCOPE_KEY] = request
+            request = scope[_SCOPE_KEY] = ObservedRequest(self.observer, outer, scope, receive, send)
+            self.observer.received(scope["method"])
         except Exception:
-            self.failed()
-            request.is_settled = True  # what was not counted in is not counted out
+            self.observer.failed()
+            await self.app(scope, receive, send)  # what was not counted in is not counted out
+            return
         try:
             await self.app(scope, request.receive, request.send)
         except BaseException as error:
@@ -136,11 +125,15 @@ class REDMiddleware:
         if not request.is_settled:
             request.broke_off(None)
 
-    def failed(self) -> None:
-        """Log the exception being handled, if it is the first: observation went wrong, requests go on."""
-        if not self._has_failed:
-            self._has_failed = True
-            logger.warning("a request could not be observed; further failures are not logged", exc_info=True)
+    def _prepared_by(self, send: Send) -> Send:
+        """Let the routes be read once the application has started, so that no request waits for it."""
+
+        async def prepared_send(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self.routes.prepare()
+            await send(message)
+
+        return prepared_send
 
 
 def set_model(scope_or_request: Any, name: str) -> None:
@@ -150,8 +143,7 @@ def set_model(scope_or_request: Any, name: str) -> None:
         scope_or_request: The ASGI scope, or anything with a `scope`, such as Starlette's `Request`.
         name: The model's name; a name out of the request itself only once it is known to be a model.
     """
-    request = _request_of(scope_or_request)
-    if request is not None:
+    for request in _requests_of(scope_or_request):
         request.model = str(name)
 
 
@@ -162,8 +154,7 @@ def set_route(scope_or_request: Any, template: str) -> None:
         scope_or_request: As for `set_model`.
         template: The route with its parameters' names, never with their values.
     """
-    request = _request_of(scope_or_request)
-    if request is not None:
+    for request in _requests_of(scope_or_request):
         request.route = str(template)
 
 
@@ -174,8 +165,7 @@ def set_error(scope_or_request: Any, error: RedserveError) -> None:
         scope_or_request: As for `set_model`.
         error: What went wrong. A client that left, or a response that breaks off, still counts as that.
     """
-    request = _request_of(scope_or_request)
-    if request is not None:
+    for request in _requests_of(scope_or_request):
         request.outcome, request.reason = error.outcome, error.reason
 
 
@@ -195,188 +185,15 @@ def trace_exemplar(scope: Scope) -> dict[str, str] | None:
     return {"trace_id": trace.format_trace_id(span.trace_id), "span_id": trace.format_span_id(span.span_id)}
 
 
-class _Request:
-    """One request: what is known about it, and the `receive` and `send` that its application is given."""
-
-    __slots__ = (
-        "_first_byte_s",
-        "_last_received",
-        "_receive",
-        "_scope",
-        "_send",
-        "_started_s",
-        "_stashed",
-        "_status",
-        "is_gone",
-        "is_settled",
-        "middleware",
-        "model",
-        "outcome",
-        "reason",
-        "route",
-    )
-
-    def __init__(self, middleware: REDMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
-        self.middleware = middleware
-        self.model = self.route = ""
-        self.outcome = self.reason = ""  # as `set_error` says; else the status decides
-        self.is_gone = self.is_settled = False
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._status = 0  # of a response that has begun
-        self._first_byte_s: float | None = None
-        self._last_received: Message | None = None
-        self._stashed: Message | None = None
-        self._started_s = middleware.clock()
-
-    async def receive(self) -> Message:
-        """The server's `receive`; it suspends only where that does, which `request.is_disconnected()` relies on."""
-        if self._stashed is not None:
-            message, self._stashed = self._stashed, None
-        elif self.is_gone:
-            return {"type": "http.disconnect"}
-        else:
-            message = await self._receive()
-        self._last_received = message
-        if message["type"] == "http.disconnect":
-            self.is_gone = True
-        return message
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """The server's `send`; the request is counted just before the last piece of its body."""
-        if self.is_settled:
-            return self._send(message)
-        try:
-            kind = message["type"]
-            if kind == "http.response.start":
-                status = message["status"]
-                if status >= 200:  # an informational response is not the response
-                    self._status = status
-            elif kind == "http.response.body" or kind == "http.response.zerocopysend":
-                if message.get("more_body"):
-                    if self._first_byte_s is None and message.get("body", True):
-                        self._first_byte_s = self.middleware.clock() - self._started_s
-                elif self._status:
-                    self._settle()
-                    return self._send(message)
-            elif kind == "http.response.pathsend" and self._status:  # a whole body: the server reads it from a file
-                self._settle()
-        except Exception:
-            self.middleware.failed()
-        return self._send_on(message)
-
-    async def _send_on(self, message: Message) -> None:
-        try:
-            await self._send(message)
-        except OSError:  # ASGI 2.4: how `send` says that the client has left
-            self.is_gone = True
-            raise
-
-    def broke_off(self, error: BaseException | None) -> None:
-        """The application is done, and its response was not completed."""
-        if self.is_gone or isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-            self._settle(_CANCELLED)
-        elif self._status:
-            self._settle((self._status, "error", "aborted"))
-        elif self.outcome:
-            self._settle((500, self.outcome, self.reason))
-        else:
-            self._settle((500, "error", "unhandled_exception"))
-
-    def _settle(self, ending: tuple[int, str, str] | None = None) -> None:
-        """Count the request: by code, outcome and reason, or else as its complete response says."""
-        self.is_settled = True
-        middleware = self.middleware
-        scope = self._scope
-        self._scope = _NO_SCOPE  # the scope holds this object: a cycle would leave both to the garbage collector
-        duration_s = middleware.clock() - self._started_s
-        if ending is None:
-            if duration_s >= middleware.disconnect_check_s and not self.is_gone:
-                self._look_for_disconnect(scope)
-            code, outcome, reason = self._status, "ok", ""
-            if code >= 400 or self.outcome or self.is_gone:
-                code, outcome, reason = self._failure()
-        else:
-            code, outcome, reason = ending
-        route = self.route or middleware.template_of(scope, code)
-        method = scope["method"]
-        try:
-            middleware.finished(
-                route=route,
-                method=method,
-                model=self.model,
-                code=code,
-                outcome=outcome,
-                reason=reason,
-                duration_s=duration_s,
-                exemplar=None if middleware.exemplar is None else self._exemplar(scope),
-            )
-            if middleware.first_byte is not None and self._first_byte_s is not None:
-                middleware.first_byte(
-                    route=route, method=method, model=self.model, outcome=outcome, duration_s=self._first_byte_s
-                )
-        except Exception:
-            middleware.failed()
-
-    def _failure(self) -> tuple[int, str, str]:
-        """Classify a complete response that is not simply ok."""
-        if self.is_gone:
-            return _CANCELLED
-        if self.outcome:
-            return self._status, self.outcome, self.reason
-        if self._status == 500 and _reports_unhandled_exception():
-            return 500, "error", "unhandled_exception"
-        return self._status, *outcome_of(self._status)
-
-    def _exemplar(self, scope: Scope) -> Mapping[str, str] | None:
-        try:
-            return self.middleware.exemplar(scope)  # type: ignore[misc]
-        except Exception:
-            self.middleware.failed()
-            return None
-
-    def _look_for_disconnect(self, scope: Scope) -> None:
-        """Step the server's `receive` once: it returns at once if the client has left, else it is closed unharmed."""
-        if getattr(getattr(self._receive, "__func__", None), "__module__", None) not in _STEPPABLE:
-            return
-        last = self._last_received
-        if _declares_body(scope) if last is None else last.get("more_body"):
-            return  # `receive` would take a piece of the body, or ask the client for it
-        try:
-            step: Any = self._receive()
-            try:
-                step.send(None)
-            except StopIteration as returned:
-                if returned.value["type"] == "http.disconnect":
-                    self.is_gone = True
-                else:
-                    self._stashed = returned.value  # the end of an empty body: kept for the application
-            finally:
-                step.close()
-        except Exception:
-            self.middleware.failed()
-
-
-def _request_of(scope_or_request: Any) -> _Request | None:
+def _requests_of(scope_or_request: Any) -> Iterator[ObservedRequest]:
+    """The request as each middleware around the caller counts it."""
     scope: Scope = getattr(scope_or_request, "scope", scope_or_request)
-    return scope.get(_SCOPE_KEY)
+    request: ObservedRequest | None = scope.get(_SCOPE_KEY)
+    while request is not None:
+        yield request
+        request = request.outer
 
 
 def _spellings(path: str) -> tuple[str, str]:
     bare = path.rstrip("/")
     return bare or "/", bare + "/"
-
-
-def _declares_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0") != b"")
-        for name, value in scope["headers"]
-    )
-
-
-def _reports_unhandled_exception() -> bool:
-    """Whether the 500 being sent is the one of Starlette's outermost layer, which still holds the exception."""
-    error = sys.exc_info()[1]
-    held_by = None if error is None else error.__traceback__
-    return held_by is not None and held_by.tb_frame.f_globals.get("__name__") == "starlette.middleware.errors"

@@ -25,7 +25,7 @@ Serve = Callable[..., LiveApp]
 class Slow:
     """A FastAPI app whose routes wait where the test wants them to."""
 
-    def __init__(self, registry: CollectorRegistry, **settings: Any) -> None:
+    def __init__(self, registry: CollectorRegistry, *, is_inside: bool = False, **settings: Any) -> None:
         self.registry = registry
         self.is_inside = threading.Event()
         self.clients_leave = True
@@ -34,10 +34,15 @@ class Slow:
         self.app = FastAPI()
         self.app.add_route("/json", self.json, methods=["GET", "POST"])
         self.app.add_route("/asking", self.asking)
+        self.app.add_route("/failing", self.failing)
         self.app.add_route("/stream", self.stream)
         self.app.add_route("/broken", self.broken)
         self.app.add_route("/items/{item_id}", self.item)
-        self.watched = REDMiddleware(self.app, registry=registry, **settings)
+        self.watched: Any = self.app
+        if is_inside:
+            self.app.add_middleware(REDMiddleware, registry=registry, **settings)
+        else:
+            self.watched = REDMiddleware(self.app, registry=registry, **settings)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -54,6 +59,10 @@ class Slow:
         await self._wait_for_departure(request)
         self.saw_disconnect = await request.is_disconnected()
         return JSONResponse({})
+
+    async def failing(self, request: Request) -> JSONResponse:
+        await self._wait_for_departure(request)
+        raise LookupError("on purpose")
 
     async def stream(self, request: Request) -> StreamingResponse:
         async def pieces() -> AsyncIterator[bytes]:
@@ -77,7 +86,10 @@ class Slow:
         await request.body()
         self.is_inside.set()
         if self.clients_leave:
-            cycle = request.receive.__self__._receive.__self__  # uvicorn's, behind our `receive`
+            receive = request.receive
+            while not hasattr(receive.__self__, "message_event"):
+                receive = receive.__self__._receive  # uvicorn's is behind ours
+            cycle = receive.__self__
             await cycle.message_event.wait()  # the body is read: what comes now is the departure
 
 
@@ -119,6 +131,31 @@ def test_a_client_that_leaves_after_its_body_was_read_is_a_499(
     leave(serve(slow, http=http), slow, "/json", method="POST", headers="Content-Length: 0\r\n")
 
     assert counted(registry) == {("/json", "POST", "499", "cancelled"): 1}
+
+
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_a_client_that_left_before_an_exception_is_a_499_wherever_the_middleware_sits(
+    registry: CollectorRegistry, serve: Serve, http: str, is_inside: bool
+) -> None:
+    slow = Slow(registry, is_inside=is_inside, disconnect_check_s=0)
+
+    leave(serve(slow, http=http), slow, "/failing")
+
+    assert counted(registry) == {("/failing", "GET", "499", "cancelled"): 1}
+    assert in_flight(registry) == 0
+
+
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_an_exception_while_the_client_waits_is_a_500(
+    registry: CollectorRegistry, serve: Serve, http: str, is_inside: bool
+) -> None:
+    slow = Slow(registry, is_inside=is_inside, disconnect_check_s=0)
+    slow.clients_leave = False
+
+    with connected(serve(slow, http=http), "/failing", headers="Connection: close\r\n") as client:
+        assert client.recv(65536).startswith(b"HTTP/1.1 500")
+
+    assert reasons(registry) == {"unhandled_exception": 1}
 
 
 def test_without_the_check_the_status_stands(registry: CollectorRegistry, serve: Serve, http: str) -> None:

@@ -67,6 +67,10 @@ class REDMetrics:
         """The instruments of this registry and namespace, made if nobody did yet: the same as constructing them."""
         return cls(registry, namespace=namespace, buckets=buckets, first_byte=first_byte)
 
+    def shares_numbers_with(self, other: "REDMetrics") -> bool:
+        """Whether both write the same numbers: they are of one registry and namespace."""
+        return self._families is other._families
+
     def received(self, method: str) -> None:
         """A request has arrived; `finished` must follow exactly once."""
         series = self._received.get(method)
