@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 
 from redserve.batching.batch_queue import Waiting
-from redserve.batching.dispatcher import Dispatcher, Instance, Run
+from redserve.batching.dispatcher import Dispatcher
 from redserve.batching.linger import LingerGate
 from redserve.batching.policy import BatchPolicy
+from redserve.batching.run import Instance, Run
 
 
 class SimulatedWorker:

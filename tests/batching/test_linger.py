@@ -7,8 +7,7 @@ import pytest
 
 from batching.simulated_threads import World
 from redserve.batching.batch_queue import Waiting
-from redserve.batching.cost import FixedCost
-from redserve.batching.linger import LingerGate
+from redserve.batching.linger import FixedCost, LingerGate
 from redserve.batching.policy import BatchPolicy
 
 MAX_BATCH_SIZE = 32

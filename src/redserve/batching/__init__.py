@@ -9,18 +9,18 @@ Theory of operation
     and start at once, at high load they are full. The engine thread takes its next batch itself; the event loop hears
     of each call once, by one `call_soon_threadsafe` with all answers.
 
-    `batch_queue`, `isolate`, `linger` and `cost` decide, and are told the time. `dispatcher` holds the one lock, for
-    the time of an offer, a take or a cancel. `workers` are the threads and tasks, `crew` their side on the loop with
-    the `watchdog`, `batcher` and `batched` what callers see.
+    `batch_queue`, `isolate` and `linger` decide, and are told the time. `dispatcher` holds the one lock, for the time
+    of an offer, a take or a cancel. `workers` are the threads and tasks, which make their `attempts` at a `run`, `crew`
+    is their side on the loop with the `watchdog`, `batcher` and `batched` what callers see.
 
 The contract
     - `max_batch_size` counts rows. Requests share a batch only when their groups are equal; the group whose head
       arrived first goes first, and inside a group nobody is overtaken.
-    - An idle engine never waits while work is queued, by default. A request then waits for at most the calls of the
-      function that are ahead of it: the running one and `rows ahead / max_batch_size` more.
-    - With `max_queue_delay_s` an idle engine may wait until its oldest request is that old, or a batch is full. Under
-      load it changes nothing, since the oldest is that old already. It buys time of the device, not latency: choose
-      it where the device is shared or billed.
+    - An idle engine never waits while work is queued, by default. A request then waits for the running call and for
+      the batches of those ahead of it: one for each `max_batch_size` rows of a group, the last of which it joins.
+    - With `max_queue_delay_s` an idle engine may wait until its oldest request is that old; a group that fills a batch
+      earlier does not wait for it. Under load it changes nothing, since the oldest is that old already. It buys time of
+      the device, not latency: choose it where the device is shared or billed.
     - A request of more than `max_batch_size` rows is split, queued as one or refused as one, joined, answered once.
     - `max_queue_rows` and `max_queue_bytes` bound what waits beside each other. An empty queue takes a request of any
       size: it would otherwise never run, and it is in memory already.
@@ -28,8 +28,8 @@ The contract
       `ShuttingDown`; or never, when it was cancelled before. Cancelled while queued, its rows leave the queue;
       cancelled while running, nobody notices.
     - A function that raises is run again with parts of its batch, at most `max_reruns` times, until only the requests
-      at fault fail; so it should be safe to repeat. One that returns the wrong number of results fails the whole
-      batch, since no result can be trusted.
+      at fault fail; so it should be safe to repeat. One that returns the wrong number of results, or no list of them,
+      fails all it was called with, since no result can be trusted.
     - A call that takes longer than `max_run_s` is given up: its requests fail, its result will be ignored, and
       another thread goes on with the queue, so the function must bear being called again while the hung call is still
       in it. After `MAX_STUCK` such threads of an instance it rests; when all instances rest, requests fail at once
@@ -47,14 +47,15 @@ Decision: linger after a batch, gated.
     0.5 ms, or 10 % of the fixed cost of a batch, but only where the arrivals of such windows so far would save three
     times what those who wait would lose. On the real threaded Batcher with a 5 ms engine and clients that come
     straight back it serves 1.68, 1.50, 1.44 and 1.31 times as many requests for 2, 4, 16 and 32 of them, with a lower
-    p99; with one client, 64, or a think time of 2 ms it changes less than 3 %. Poisson arrivals pay at most 0.1 % of
-    their mean latency in simulation, and up to 1 % with a gate of one to one; in real time, at loads up to 0.6, they
-    measured -2.5 to +0.9 %, which is the noise. `benchmarks/linger.py`, `benchmarks/results/linger.json`. Async
-    functions do not linger: a loop's timers are no finer than 1 ms.
+    p99; with one client, 64, or a think time of 2 ms the mean changes by less than 3 %, though the p99 of 4 such
+    thinkers rose by 18 %. Poisson arrivals pay at most 0.5 % of their mean latency in simulation (a test); in real
+    time, at loads up to 0.6, they measured -2.5 to +0.9 %, which is the noise. `benchmarks/linger.py`,
+    `benchmarks/results/linger.json`. Async functions do not linger, since a loop's timers are no finer than 1 ms, but
+    give the loop one turn after each batch, in which those just answered may come back.
 
 Decision: threads of our own.
-    One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: its hop and its chain of
-    futures made the same server a quarter slower, and its pool waits at exit for a call that hangs.
+    One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: a thread of its pool cannot take
+    its next batch by itself, each batch costs a chain of futures, and the pool waits at exit for a call that hangs.
 
 Decision: isolate by halves, widest first.
     One bad request of 32 costs 6 to 10 more runs and nobody else an answer. A half that must hold the fault, because

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence, 
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from redserve.batching.dispatcher import Run
 from redserve.batching.isolate import parts_to_run
 from redserve.batching.observer import BatchReport
 from redserve.batching.request import Request, as_redserve_error
-from redserve.errors import ModelError, WrongResultCount
+from redserve.batching.run import Run
+from redserve.errors import ModelError, RedserveError, WrongResultCount
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -49,13 +49,9 @@ class Delivery(Generic[P, R]):
 
     run: Run[Request[P, R]]
     requests: Sequence[Request[P, R]]
-    outcomes: Sequence[R | Exception]
+    outcomes: Sequence[R | RedserveError]
     report: BatchReport
     ended_s: float
-
-
-class NoResults(ModelError):
-    """The function returned something else than a sequence of results."""
 
 
 def attempts(
@@ -78,10 +74,15 @@ def attempts(
         report = run.call_ended(now_s=ended_s)
         if run.is_cut:
             return
-        settled, outcomes, error = _judged(together, call)
-        failed.update(dict.fromkeys(together, error) if error is not None else {})
-        for request in settled:
-            failed.pop(request, None)
+        returned, error = call
+        settled: list[Request[P, R]] = []
+        outcomes: list[R | RedserveError] = []
+        if error is None:
+            settled, outcomes = together, _outcomes(returned, expected=len(together))
+            for request in together:
+                failed.pop(request, None)
+        else:
+            failed.update(dict.fromkeys(together, error))
         part = _next_part(parts, error)
         if part is None and failed:
             settled = [*settled, *failed]
@@ -89,30 +90,28 @@ def attempts(
         post(Delivery(run, settled, outcomes, report, ended_s))
 
 
-def _judged(
-    together: list[Request[P, R]], call: Call
-) -> tuple[list[Request[P, R]], list[R | Exception], BaseException | None]:
-    """The requests that have a result, their results, and what went wrong with all of `together`."""
-    returned, error = call
-    if error is not None:
-        return [], [], error
+def _outcomes(returned: Any, *, expected: int) -> list[Any]:
+    """What each request of a call that returned is told; all the same if that is no list of results for them.
+
+    Nothing that reading foreign results raises may leave the callers without an answer.
+    """
     try:
         if isinstance(returned, (str, bytes, Set)) or hasattr(returned, "keys"):
             raise TypeError("no sequence of results")  # a data frame, too, iterates over its columns
         len(returned)  # a generator would fail halfway, outside of the function
         outcomes = [as_redserve_error(item) if isinstance(item, BaseException) else item for item in returned]
-    except BaseException as cause:  # foreign code still: nothing of it may leave the callers without an answer
-        failure = NoResults(f"a batched function returns one result per payload, not {type(returned).__name__}")
-        failure.__cause__ = cause
-        return [], [], failure
-    if len(outcomes) != len(together):
-        return [], [], WrongResultCount(expected=len(together), got=len(outcomes))
-    return together, outcomes, None
+    except BaseException as cause:
+        broken = ModelError(f"a batched function returns one result per payload, not {type(returned).__name__}")
+        broken.__cause__ = cause
+        return [broken] * expected
+    if len(outcomes) != expected:
+        return [WrongResultCount(expected=expected, got=len(outcomes))] * expected
+    return outcomes
 
 
 def _next_part(parts: Generator[range, bool, None], error: BaseException | None) -> range | None:
-    """What to run next; a broken contract, or a wish to exit, is the fault of no request and ends it here."""
-    if error is not None and (not isinstance(error, Exception) or isinstance(error, (WrongResultCount, NoResults))):
+    """What to run next; a wish to exit is the fault of no request and ends it here, and so does a broken contract."""
+    if error is not None and (not isinstance(error, Exception) or isinstance(error, WrongResultCount)):
         return None
     try:
         return parts.send(error is None)

@@ -12,12 +12,10 @@ from typing import Generic, Self, TypeVar, cast
 
 from redserve.batching.attempts import AsyncFunction, SyncFunction
 from redserve.batching.crew import Crew
-from redserve.batching.observer import BatchObserver, BatchRecorder, BatchReport, GuardedRecorder
+from redserve.batching.observer import BatchObserver, GuardedRecorder
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.request import Answer, Parts, Request, Ticket
 from redserve.errors import ShuttingDown
-
-__all__ = ["Answer", "BatchObserver", "BatchRecorder", "BatchReport", "Batcher", "Ticket"]
 
 P = TypeVar("P")
 R = TypeVar("R")

@@ -11,16 +11,17 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from redserve.batching.attempts import Delivery
-from redserve.batching.dispatcher import Dispatcher, Instance, Run
+from redserve.batching.dispatcher import Dispatcher
 from redserve.batching.linger import LingerGate
 from redserve.batching.observer import GuardedRecorder
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.request import Answer, Request
+from redserve.batching.run import Instance, Run, Worker
 from redserve.batching.watchdog import Watchdog
-from redserve.batching.workers import CrewWorker, Home, TaskWorker, ThreadWorker
+from redserve.batching.workers import Home, TaskWorker, ThreadWorker
 from redserve.errors import RedserveError, RunTimeout, ShuttingDown
 
 P = TypeVar("P")
@@ -77,7 +78,7 @@ class Crew(Generic[P, R]):
             ended=self._worker_ended,
             give_up=self._give_up,
         )
-        self._worker_type: Callable[..., CrewWorker] = ThreadWorker if is_threaded else TaskWorker
+        self._worker_type: Callable[..., Worker] = ThreadWorker if is_threaded else TaskWorker
         self._functions = {Instance(): function for function in functions}
         self.dispatcher.instances.extend(self._functions)
         for instance in self._functions:
@@ -118,7 +119,7 @@ class Crew(Generic[P, R]):
         """See `Batcher.abandon`."""
         self.is_closing = True
         for worker in self.dispatcher.stop():
-            cast(CrewWorker, worker).dismiss()
+            worker.dismiss()
         self._recorder.close()
 
     def _deliver(self, delivery: Delivery[P, R]) -> None:
@@ -132,13 +133,13 @@ class Crew(Generic[P, R]):
     def _settle(
         self,
         request: Request[P, R],
-        outcome: R | Exception,
+        outcome: R | RedserveError,
         run: Run[Request[P, R]],
         *,
         batch_rows: int,
         ended_s: float,
     ) -> None:
-        result, error = (None, outcome) if isinstance(outcome, RedserveError) else (cast(R, outcome), None)
+        result, error = (None, outcome) if isinstance(outcome, RedserveError) else (outcome, None)
         request.settle(Answer(result, error, run.taken_s - request.arrived_s, ended_s - run.taken_s, batch_rows))
 
     def _cut_overdue(self, run: Run[Request[P, R]]) -> None:
@@ -154,7 +155,7 @@ class Crew(Generic[P, R]):
             self._fail_queued(RunTimeout(self._max_run_s))
             self._worker_ended()
 
-    def _cut(self, run: Run[Request[P, R]], error: RedserveError, replacement: CrewWorker | None) -> bool:
+    def _cut(self, run: Run[Request[P, R]], error: RedserveError, replacement: Worker | None) -> bool:
         if not self.dispatcher.cut(run, replacement):
             return False
         ended_s = self._clock()
@@ -167,7 +168,7 @@ class Crew(Generic[P, R]):
 
     def _interrupt(self, run: Run[Request[P, R]]) -> None:
         """Tell the function that nobody waits for it any more."""
-        cast(CrewWorker, run.worker).cut()
+        run.worker.cut()
         interrupt = getattr(self._functions[run.worker.instance], "interrupt", None)
         if interrupt is not None:
             try:
@@ -184,7 +185,7 @@ class Crew(Generic[P, R]):
         """Answer everybody now."""
         self.is_closing = True
         for worker in self.dispatcher.stop():
-            cast(CrewWorker, worker).dismiss()
+            worker.dismiss()
         self._fail_queued(ShuttingDown())
         for run in self.dispatcher.running():
             self._cut(run, ShuttingDown("shut down while the batch ran"), None)
@@ -200,7 +201,7 @@ class Crew(Generic[P, R]):
             self._watchdog.close()
         self._recorder.close()
 
-    def _new_worker(self, instance: Instance) -> CrewWorker:
+    def _new_worker(self, instance: Instance) -> Worker:
         return self._worker_type(self._home, instance, self._functions[instance], name=self._name)
 
 

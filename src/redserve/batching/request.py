@@ -22,15 +22,14 @@ class Answer(Generic[R]):
 
     Attributes:
         result: Its result; meaningless when there is an error.
-        error: What went wrong, or `None`. Always a `RedserveError`: what the function raised is the `__cause__` of a
-            `ModelError`.
+        error: What went wrong, or `None`. What the function raised is the `__cause__` of a `ModelError`.
         queue_s: From its arrival until its batch was taken, or until it was turned away.
         compute_s: From then until its run ended, runs of a failed batch in parts included.
         batch_rows: Rows that ran together with it, its own included; 0 when it never ran.
     """
 
     result: R | None
-    error: BaseException | None
+    error: RedserveError | None
     queue_s: float
     compute_s: float
     batch_rows: int

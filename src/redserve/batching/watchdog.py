@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from redserve.batching.batch_queue import Waiting
-from redserve.batching.dispatcher import Dispatcher, Run
+from redserve.batching.dispatcher import Dispatcher
+from redserve.batching.run import Run
 
 W = TypeVar("W", bound=Waiting)
 

@@ -11,29 +11,17 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from redserve.batching.attempts import AsyncFunction, Call, Delivery, SyncFunction, attempts
-from redserve.batching.dispatcher import Dispatcher, Instance, Run, Worker
+from redserve.batching.dispatcher import Dispatcher
 from redserve.batching.request import Request
+from redserve.batching.run import Instance, Run
 
 P = TypeVar("P")
 R = TypeVar("R")
 
 _SHORTEST_SLEEP_S = 1e-6  # rounding must not make a delay end just before it is due, again and again
-
-
-class CrewWorker(Worker, Protocol):
-    """A worker as its crew sees it."""
-
-    def start(self) -> None:
-        """Ask for the first step."""
-
-    def cut(self) -> None:
-        """Stop the function, where that is possible at all."""
-
-    def dismiss(self) -> None:
-        """Sleep no more: there will be no next step. Called instead of `wake`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +50,7 @@ class ThreadWorker(Generic[P, R]):
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def start(self) -> None:
-        """See `CrewWorker`."""
+        """See `Worker`."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -73,7 +61,7 @@ class ThreadWorker(Generic[P, R]):
         """Nothing stops a thread; what its function returns will be ignored."""
 
     def dismiss(self) -> None:
-        """See `CrewWorker`."""
+        """See `Worker`."""
         self.wake()
 
     def _serve(self) -> None:
@@ -130,7 +118,7 @@ class TaskWorker(Generic[P, R]):
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """See `CrewWorker`."""
+        """See `Worker`."""
         self.wake()
 
     def wake(self) -> None:
@@ -142,12 +130,12 @@ class TaskWorker(Generic[P, R]):
         self._task = self._home.loop.create_task(self._serve(), name=self._name, context=contextvars.Context())
 
     def cut(self) -> None:
-        """See `CrewWorker`: the task is cancelled; a function that ignores that is left to itself."""
+        """See `Worker`: the task is cancelled; a function that ignores that is left to itself."""
         if self._task is not None:
             self._task.cancel()
 
     def dismiss(self) -> None:
-        """See `CrewWorker`: no task sleeps."""
+        """See `Worker`: no task sleeps."""
         if self._timer is not None:
             self._timer.cancel()
 

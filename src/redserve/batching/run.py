@@ -1,0 +1,79 @@
+"""A batch while it runs, and who runs it.
+
+call_begins ──> call_ended ──> (where it failed, again with parts of the batch) ──> is_cut, where it took too long
+"""
+
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
+
+from redserve.batching.batch_queue import Batch, Waiting
+from redserve.batching.observer import BatchReport
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Worker(Protocol):
+    """Runs the batches of one instance, one at a time."""
+
+    instance: "Instance"
+    has_lingered: bool
+
+    def start(self) -> None:
+        """Ask for the first step."""
+
+    def wake(self) -> None:
+        """Ask for the next step; called once each time the worker was found idle, with no lock held."""
+
+    def cut(self) -> None:
+        """Stop the function, where that is possible at all."""
+
+    def dismiss(self) -> None:
+        """Sleep no more: there will be no next step. Called instead of `wake`."""
+
+
+class Instance:
+    """One of the functions that run side by side; the workers of it, under the dispatcher's lock."""
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.stuck: set[Worker] = set()
+
+
+class Run(Generic[W]):
+    """A batch while it runs.
+
+    Attributes:
+        batch: What runs.
+        worker: That runs it.
+        taken_s: When the batch left the queue.
+        called_s: When the function was last called with it, or with part of it.
+        is_called: Whether the function is in that call.
+        is_cut: Answered already; whatever the function still returns is ignored.
+    """
+
+    __slots__ = ("_called_with", "batch", "called_s", "is_called", "is_cut", "taken_s", "worker")
+
+    def __init__(self, batch: Batch[W], worker: Worker, *, taken_s: float) -> None:
+        self.batch = batch
+        self.worker = worker
+        self.taken_s = self.called_s = taken_s
+        self.is_called = False
+        self.is_cut = False
+        self._called_with: Sequence[W] = batch.requests
+
+    def call_begins(self, requests: Sequence[W], *, now_s: float) -> None:
+        """The function is called with `requests`: first with the whole batch, then, where that failed, with parts."""
+        self._called_with = requests
+        self.called_s = now_s
+        self.is_called = True
+
+    def call_ended(self, *, now_s: float) -> BatchReport:
+        """The function has returned, or is given up."""
+        self.is_called = False
+        is_first = len(self._called_with) == len(self.batch.requests)
+        return BatchReport(
+            rows=sum(request.rows for request in self._called_with),
+            why=self.batch.why if is_first else "split",
+            waits_s=[self.taken_s - request.arrived_s for request in self.batch.requests] if is_first else (),
+            compute_s=now_s - self.called_s,
+        )
