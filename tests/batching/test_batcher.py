@@ -416,10 +416,10 @@ async def test_a_split_that_loses_rows_is_found_out():
             batcher.submit([], lambda _: None, rows=40)
 
 
-async def test_an_answer_callback_that_fails_costs_its_neighbours_nothing():
+@pytest.mark.parametrize("error", [RuntimeError("a bug of the caller"), asyncio.CancelledError()])
+async def test_an_answer_callback_that_fails_costs_its_neighbours_nothing(error: BaseException):
     inbox, complaints = Inbox(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
-    error = RuntimeError("a bug of the caller")
 
     def failing(_: Any) -> None:
         raise error

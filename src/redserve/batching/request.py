@@ -73,7 +73,7 @@ class Request(Waiting, Generic[P, R]):
             return
         try:
             deliver(answer)
-        except Exception as error:  # the caller's bug must not cost the rest of the batch their answers
+        except (Exception, asyncio.CancelledError) as error:  # must not cost the rest of the batch their answers
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "the answer callback of a batched request failed", "exception": error}
             )
