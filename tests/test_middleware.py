@@ -200,6 +200,17 @@ async def test_a_client_seen_leaving_is_cancelled_though_the_answer_is_completed
     assert counted(registry) == {("_other", "GET", "499", "cancelled"): 1}
 
 
+async def test_a_server_whose_receive_is_not_known_is_not_asked(registry: CollectorRegistry) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(START)
+        await send(LAST)
+
+    await call(REDMiddleware(app, registry=registry, disconnect_check_s=0))  # this client has left, silently
+
+    assert counted(registry) == {OK: 1}
+
+
 async def test_a_send_that_finds_the_client_gone_is_cancelled(registry: CollectorRegistry) -> None:
     def break_pipe(message: Message) -> None:
         if message.get("more_body"):
@@ -458,6 +469,14 @@ async def test_an_exemplar_that_fails_fails_nothing_else(
 
     assert counted(registry) == {OK: 3}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_a_request_is_counted_although_its_exemplar_is_too_long(registry: CollectorRegistry) -> None:
+    app = REDMiddleware(answering(START, LAST), registry=registry, exemplar=lambda scope: {"trace_id": "x" * 200})
+
+    assert await call(app) == [START, LAST]
+    assert counted(registry) == {OK: 1}
+    assert in_flight(registry) == 0
 
 
 def test_the_trace_exemplar_is_the_sampled_span() -> None:

@@ -1,6 +1,7 @@
 """REDMiddleware inside and outside of Starlette and FastAPI, and what their own parts still see."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
@@ -179,6 +181,22 @@ async def test_the_function_kind_of_middleware_may_sit_below(registry: Collector
     await call(watch(app, registry), "/stream", stays=True)
 
     assert counted(registry) == {("/stream", "GET", "200", "ok"): 1}
+    assert in_flight(registry) == 0
+
+
+@pytest.mark.parametrize(
+    ("outer", "options"),
+    [(BaseHTTPMiddleware, {"dispatch": lambda request, call_next: call_next(request)}), (GZipMiddleware, {})],
+)
+async def test_other_middleware_may_sit_around(registry: CollectorRegistry, outer: Any, options: Any) -> None:
+    app = added(starlette_app(), registry)
+    app.add_middleware(outer, **options)
+    for path in ("/stream", "/stream", "/fail"):
+        with suppress(LookupError):
+            await call(app, path, stays=True)
+
+    assert counted(registry) == {("/stream", "GET", "200", "ok"): 2, ("/fail", "GET", "500", "error"): 1}
+    assert reasons(registry) == {"unhandled_exception": 1}
     assert in_flight(registry) == 0
 
 

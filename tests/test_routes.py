@@ -123,6 +123,7 @@ def fastapi_app(**settings: Any) -> FastAPI:
 STARLETTE = [
     ("GET", "/", "/"),
     ("GET", "/items/17", "/items/{item_id}"),
+    ("HEAD", "/items/17", "/items/{item_id}"),
     ("PUT", "/items/17", "/items/{key}"),
     ("DELETE", "/items/17", "/items/{item_id}"),
     ("GET", "/items/17/", "/items/{item_id}"),
@@ -259,6 +260,14 @@ async def test_a_mounted_application_with_its_own_middleware_is_named_in_full(re
     app = Starlette(routes=[Mount("/tenants/{tenant}", app=sub)])
 
     assert await route_of(app, registry, "GET", "/tenants/acme/m/1") == "/tenants/{tenant}/m/{i}"
+
+
+async def test_a_fastapi_application_mounted_in_starlette_is_named_in_full(registry: CollectorRegistry) -> None:
+    app = REDMiddleware(Starlette(routes=[Mount("/outer/{o}", app=fastapi_app())]), registry=registry)
+
+    assert await route_of(app, registry, "GET", "/outer/x/tenants/acme/inner/1") == (
+        "/outer/{o}/tenants/{tenant}/inner/{item_id}"
+    )
 
 
 async def test_a_route_added_later_is_found(registry: CollectorRegistry) -> None:

@@ -76,11 +76,12 @@ class RouteTable:
     def _add(self, routes: Iterable[Any], prefix: "_Prefix", *, depth: int) -> "list[Template]":
         """Enter `routes` and what is mounted below them; return their templates, in the order of matching."""
         added: list[Template] = []
-        for route in _flattened(routes):
+        for context in _flattened(routes):
+            original = getattr(context, "original_route", context)
+            route = getattr(context, "starlette_route", None) or context
             path = getattr(route, "path", None)
             app = getattr(route, "app", None)
             endpoint = getattr(route, "endpoint", None)
-            original = getattr(route, "original_route", route)
             if endpoint is not None and path is not None:
                 if not hasattr(original, "methods"):
                     continue  # a websocket
@@ -167,7 +168,10 @@ class _Prefix(NamedTuple):
 
 
 def _flattened(routes: Iterable[Any]) -> Iterable[Any]:
-    """Replace FastAPI's included routers by the routes in them, with their prefixes (FastAPI >= 0.139)."""
+    """Replace FastAPI's included routers by the routes in them, with their prefixes.
+
+    FastAPI keeps them whole since 0.137, and tells what is in them since 0.138: in 0.137 such routes are `_other`.
+    """
     contexts = getattr(sys.modules.get("fastapi.routing"), "iter_route_contexts", None)
     return routes if contexts is None else contexts(routes)
 
