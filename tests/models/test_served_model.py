@@ -1,13 +1,25 @@
 import asyncio
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.onnx_models import slow
 from puppet_engine import PuppetEngine
 from redserve.batching import Answer, BatchPolicy
 from redserve.engine.base import Batchability
+from redserve.engine.onnx_runtime import OnnxRuntimeEngine
 from redserve.engine.tensors import Array, Tensors
-from redserve.errors import BadRequest, ModelError, ModelLoadError, ModelNotReady, QueueFull, ShuttingDown
+from redserve.errors import (
+    BadRequest,
+    ModelError,
+    ModelLoadError,
+    ModelNotReady,
+    QueueFull,
+    RunTimeout,
+    ShuttingDown,
+)
 from redserve.models import ModelOptions, ModelState, ServedModel
 
 
@@ -49,6 +61,44 @@ async def test_a_loaded_model_answers():
     assert outputs.tolist() == [[2, 0], [4, 0]]
     await model.drain()
     assert engine.is_closed
+
+
+async def test_the_loop_goes_on_while_a_model_loads():
+    may_load = threading.Event()
+
+    def load() -> PuppetEngine:
+        assert may_load.wait(20)
+        return PuppetEngine()
+
+    model = ServedModel("puppet", load)
+    loading = asyncio.create_task(model.load())
+    await asyncio.sleep(0)
+    assert model.state is ModelState.LOADING
+    may_load.set()
+    await loading
+
+    assert model.state is ModelState.READY
+    await model.drain()
+
+
+async def test_a_model_that_is_stopped_while_it_loads_is_closed_when_it_has():
+    may_load, engine = threading.Event(), PuppetEngine()
+
+    def load() -> PuppetEngine:
+        assert may_load.wait(20)
+        return engine
+
+    model = ServedModel("puppet", load)
+    loading = asyncio.create_task(model.load())
+    await asyncio.sleep(0)
+    await model.drain()
+    may_load.set()
+    await loading
+
+    assert model.state is ModelState.STOPPED
+    assert engine.is_closed
+    with pytest.raises(ShuttingDown):
+        model.infer(rows(1), lambda answer: None)
 
 
 async def test_every_batch_size_is_warm_before_the_first_request():
@@ -209,6 +259,24 @@ async def test_more_rows_than_a_fixed_model_runs_cannot_be_asked_for():
 
     assert model.state is ModelState.FAILED
     assert "max_batch_size 8 cannot be kept" in model.reason
+
+
+async def test_a_run_that_hangs_is_ended_and_its_thread_comes_back(tmp_path: Path):
+    def load() -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine.load(slow(tmp_path), device="cpu")
+
+    model = ServedModel("slow", load, options=ModelOptions(max_batch_size=2, max_run_s=0.05))
+    await model.load()
+    (hung,) = (thread for thread in threading.enumerate() if thread.name == "slow")
+
+    with pytest.raises(RunTimeout):
+        await ask(model, {"x": np.full((1, 64), 1e6, np.float32)})
+    (output,) = await ask(model, {"x": np.zeros((1, 64), np.float32)})
+    hung.join(20)
+
+    assert not hung.is_alive()
+    assert output.tolist() == [[0.0] * 64]
+    await model.drain()
 
 
 async def test_a_drained_model_finishes_what_waits_and_takes_no_more():
