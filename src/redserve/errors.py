@@ -8,6 +8,7 @@ RedserveError                     500  error         server_error
 │   ├── MethodNotAllowed          405  client_error  method_not_allowed
 │   ├── SlowRequest               408  client_error  slow_request
 │   ├── TooLarge                  413  client_error  too_large
+│   ├── TooManyRows               413  client_error  too_large
 │   └── UnsupportedMediaType      415  client_error  unsupported_media_type
 ├── Rejected                      503  rejected      rejected         a retry makes sense
 │   ├── QueueFull                 503  rejected      queue_full
@@ -106,6 +107,17 @@ class TooLarge(ClientError):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"the body is longer than {limit_bytes} bytes")
         self.limit_bytes = limit_bytes
+
+
+class TooManyRows(ClientError):
+    """The request alone has more rows than may wait, so that it could never be taken."""
+
+    status, reason = 413, "too_large"
+
+    def __init__(self, rows: int, *, limit: int) -> None:
+        super().__init__(f"the request has {rows} rows, and only {limit} may wait: send fewer at a time")
+        self.rows = rows
+        self.limit = limit
 
 
 class UnsupportedMediaType(ClientError):

@@ -1,4 +1,4 @@
-"""Bad requests against the real server, each with a good one beside it: a clear 4xx for one, an answer for the other."""
+"""Bad requests on the real server, each with a good one beside it: a clear 4xx for one, an answer for the other."""
 
 import asyncio
 import json

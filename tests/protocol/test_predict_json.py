@@ -105,6 +105,25 @@ def test_an_integer_out_of_range_is_refused_with_its_place():
     assert caught.value.where == "$.instances[1].age"
 
 
+def test_ragged_strings_are_refused_with_their_place():
+    codec = PredictJson([TensorSpec("words", np.dtype(object), ("batch", 2))], [LABEL])
+
+    with pytest.raises(BadRequest, match="'words' has 1 values here, 2 before") as caught:
+        codec.decode(b'{"instances": [["a", "b"], ["c"]]}')
+    assert caught.value.where == "$.instances[1]"
+
+
+def test_a_mistake_deep_inside_is_placed_exactly():
+    codec = PredictJson([TensorSpec("image", np.dtype(np.uint8), ("batch", 2, 3))], [LABEL])
+
+    with pytest.raises(BadRequest) as ragged:
+        codec.decode(b'{"instances": [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [4, 5]]]}')
+    with pytest.raises(BadRequest, match="256 does not fit uint8") as out_of_range:
+        codec.decode(b'{"inputs": {"image": [[[1, 2, 3], [4, 5, 6]], [[1, 2, 3], [4, 256, 6]]]}}')
+    assert ragged.value.where == "$.instances[1][1]"
+    assert out_of_range.value.where == "$.inputs.image[1][1][1]"
+
+
 def test_a_fraction_is_no_integer():
     with pytest.raises(BadRequest, match="got `float`"):
         two_inputs.decode(b'{"inputs": {"x": [[1, 2]], "age": [1.5]}}')

@@ -162,7 +162,8 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_stored(engine, regi
     assert read <= 6
 
 
-async def test_a_large_body_is_decoded_beside_the_loop(app, monkeypatch):
+async def test_a_large_body_is_decoded_beside_the_loop(engine, registry, monkeypatch):
+    app = create_app(Settings.load({"max_queue_rows": 20_000}), engines={"puppet": lambda: engine}, registry=registry)
     threads = set()
     original = PredictJson.decode
 
@@ -181,6 +182,32 @@ async def test_a_large_body_is_decoded_beside_the_loop(app, monkeypatch):
     assert wrong.status_code == 400
     assert wrong.json()["error"]["where"] == "$.instances[20000]"
     assert threads == {(False, True), (True, False)}
+
+
+async def test_more_rows_than_may_wait_are_refused_at_once(engine, registry):
+    app = create_app(Settings.load({"max_queue_rows": 5}), engines={"puppet": lambda: engine}, registry=registry)
+    async with client_of(app) as client:
+        fitting = await client.post("/predict", json={"instances": [[1, 2]] * 5})
+        too_many = await client.post("/predict", json={"instances": [[1, 2]] * 6})
+
+    assert fitting.status_code == 200
+    assert too_many.status_code == 413
+    assert "6 rows, and only 5 may wait" in too_many.json()["error"]["message"]
+
+
+async def test_a_long_name_in_a_mistake_is_not_echoed_whole(app):
+    async with client_of(app) as client:
+        answer = await client.post("/predict", json={"x" * 100_000: 1})
+
+    assert answer.status_code == 400
+    assert len(answer.content) < 3_000
+
+
+async def test_probes_may_ask_with_head(app):
+    async with client_of(app) as client:
+        for path in ("/", "/livez", "/readyz"):
+            answer = await client.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
 
 
 async def test_ready_only_once_the_model_is_warm(engine, registry):

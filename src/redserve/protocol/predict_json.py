@@ -8,7 +8,8 @@ answer is the output's value, or an object of named outputs when there are sever
 columns only: each is the whole tensor, as the model declares it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -168,43 +169,59 @@ def _nested(spec: TensorSpec, *, skip_dims: int) -> Any:
     return element
 
 
-def _to_array(values: Any, spec: TensorSpec, where: str) -> Array:
+def _to_array(values: list[Any], spec: TensorSpec, where: str) -> Array:
     """`values`, whose types are checked, as an array of `spec`'s dtype; the shape may still be wrong for the model."""
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the finite check refuses
-            return np.array(values, dtype=spec.dtype)
+            array = np.array(values, dtype=spec.dtype)
     except (ValueError, OverflowError) as error:
-        for place, length, expected in _ragged(values, where):
-            raise BadRequest(f"{spec.name!r} has {length} values here, {expected} before", where=place) from error
-        for place, value in _leaves(values, where):
-            try:
-                np.array(value, dtype=spec.dtype)
-            except OverflowError:
-                raise BadRequest(f"{value} does not fit {spec.dtype}", where=place) from error
+        _refuse_ragged(values, spec, where)
+        _refuse_out_of_range(values, spec, where)
         raise BadRequest(f"{spec.name!r} cannot be read: {error}", where=where) from error
+    if array.dtype == object and array.ndim < len(spec.shape):  # numpy keeps lists of strings that are ragged
+        _refuse_ragged(values, spec, where)
+    return array
 
 
-def _ragged(values: Any, where: str) -> Iterator[tuple[str, int, int]]:
-    """The lists that are not as long as the first of their level: place, length, length of the first."""
-    level = [(where, values)]
-    while level and isinstance(level[0][1], list):
-        expected = len(level[0][1])
-        for place, entry in level:
-            if len(entry) != expected:
-                yield place, len(entry), expected
-        level = [(_below(place, index), child) for place, entry in level for index, child in enumerate(entry)]
+def _refuse_ragged(values: list[Any], spec: TensorSpec, where: str) -> None:
+    """Raise if a list is not as long as the first of its level; looks at lengths alone, level by level."""
+    level: list[Any] = [values]
+    sizes: list[int] = []
+    while level and isinstance(level[0], list):
+        lengths = list(map(len, level))
+        if lengths.count(lengths[0]) != len(lengths):
+            odd = next(index for index, length in enumerate(lengths) if length != lengths[0])
+            message = f"{spec.name!r} has {lengths[odd]} values here, {lengths[0]} before"
+            raise BadRequest(message, where=_place(where, odd, sizes))
+        sizes.append(lengths[0])
+        level = list(chain.from_iterable(level))
 
 
-def _leaves(values: Any, where: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(values, list):
-        for index, child in enumerate(values):
-            yield from _leaves(child, _below(where, index))
-    else:
-        yield where, values
+def _refuse_out_of_range(values: list[Any], spec: TensorSpec, where: str) -> None:
+    """Raise if an integer does not fit; of lists that are not ragged."""
+    if spec.dtype.kind not in "iu":
+        return
+    limits = np.iinfo(spec.dtype)
+    least, most = int(limits.min), int(limits.max)
+    flat: list[Any] = values
+    sizes: list[int] = []
+    while flat and isinstance(flat[0], list):
+        sizes.append(len(flat[0]))
+        flat = list(chain.from_iterable(flat))
+    for index, value in enumerate(flat):
+        if not least <= value <= most:
+            raise BadRequest(f"{value} does not fit {spec.dtype}", where=_place(where, index, [len(values), *sizes]))
 
 
-def _below(where: str, index: int) -> str:
-    return where.replace("[*]", f"[{index}]", 1) if "[*]" in where else f"{where}[{index}]"
+def _place(where: str, index: int, sizes: list[int]) -> str:
+    """The path below `where` of entry `index`, counted over nested lists of these `sizes`."""
+    path: list[int] = []
+    for size in reversed(sizes):
+        index, position = divmod(index, size)
+        path.insert(0, position)
+    for position in path:
+        where = where.replace("[*]", f"[{position}]", 1) if "[*]" in where else f"{where}[{position}]"
+    return where
 
 
 def _dump(key: str, value: Any) -> bytes:
@@ -227,6 +244,6 @@ def _to_json(output: Array) -> Any:
 
     ONNX Runtime's int64 arrays have numpy's `longlong` type, whose scalars orjson does not know.
     """
-    if output.dtype == object or output.ndim == 0 or (output.ndim == 1 and output.dtype.kind != "f"):
+    if output.dtype == object or (output.ndim < 2 and output.dtype.kind != "f"):
         return output.tolist()
-    return np.ascontiguousarray(output)
+    return np.ascontiguousarray(output) if output.ndim else output[()]

@@ -8,12 +8,14 @@ from fastapi.responses import JSONResponse
 router = APIRouter()
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Whether the process answers")
 async def livez() -> dict[str, str]:
     """Always 200: a restart would help nobody who gets this answer."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     summary="Whether every model is warm and requests are welcome",
@@ -30,6 +32,7 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", summary="What is served here")
 async def index(request: Request) -> dict[str, Any]:
     """Links, and the models with their inputs and outputs."""

@@ -8,9 +8,11 @@ warm.
 
 import asyncio
 import importlib.metadata
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,7 @@ def create_app(
         PredictDoor,
         service=InferenceService(serving.repository),
         max_body_bytes=settings.max_body_mib * 2**20,
+        max_bodies_bytes=settings.max_queue_mib * 2**20,
         body_timeout_s=settings.body_timeout_s,
     )
     if settings.access_log:
@@ -134,7 +137,12 @@ def _onnx(settings: Settings) -> dict[str, Callable[[], Engine]]:
             batching=settings.batching,
         )
 
-    return {settings.name or path.stem: load}
+    return {settings.name or _name_of(path): load}
+
+
+def _name_of(path: Path) -> str:
+    """The file's name as a model's name: what would need quoting in a URL or a shell becomes `_`."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", path.stem).lstrip("._-") or "model"
 
 
 def _repository(

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from redserve.errors import MethodNotAllowed, RedserveError, SlowRequest, TooLarge
+from redserve.errors import MethodNotAllowed, QueueFull, RedserveError, SlowRequest, TooLarge
 from redserve.middleware import set_error, set_model, set_route
 from redserve.routes import path_below
 from redserve.server.service import InferenceService, Reply, error_reply
@@ -31,14 +31,25 @@ class PredictDoor:
         app: Gets every other request.
         service: Answers.
         max_body_bytes: A longer body is refused with 413.
+        max_bodies_bytes: All bodies that are still on their way; one that exceeds it is refused with 503.
         body_timeout_s: A body that has not come by then is refused with 408; each 1,000 bytes of it give a second more.
     """
 
-    def __init__(self, app: ASGIApp, *, service: InferenceService, max_body_bytes: int, body_timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        service: InferenceService,
+        max_body_bytes: int,
+        max_bodies_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
         self.app = app
         self._service = service
         self._max_body_bytes = max_body_bytes
+        self._max_bodies_bytes = max_bodies_bytes
         self._body_timeout_s = body_timeout_s
+        self._bodies_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
@@ -50,13 +61,15 @@ class PredictDoor:
             return await self.app(scope, receive, send)
         arrived_s = perf_counter()
         set_route(scope, "/predict/{model}" if name else "/predict")
+        set_model(scope, self._service.model_label(name or None))
         if scope["method"] != "POST":
-            return await _send(scope, send, error_reply(MethodNotAllowed(scope["method"], allowed=("POST",))))
+            wrong_method = MethodNotAllowed(scope["method"], allowed=("POST",))
+            return await _send(scope, send, error_reply(wrong_method), is_read=False)
         headers = dict(scope["headers"])
         try:
             body = await self._read(receive, headers.get(b"content-length", b""))
         except RedserveError as error:
-            return await _send(scope, send, error_reply(error))
+            return await _send(scope, send, error_reply(error), is_read=False)
         if body is None:
             return None
         exchange = _Exchange()
@@ -68,7 +81,6 @@ class PredictDoor:
             content_encoding=headers.get(b"content-encoding", b""),
             arrived_s=arrived_s,
         )
-        set_model(scope, call.model)
         try:
             reply = await exchange.wait(receive)
         except BaseException:
@@ -85,11 +97,12 @@ class PredictDoor:
         Raises:
             TooLarge: It is too long, or `declared` to be; the rest is not read.
             SlowRequest: It came too slowly; the rest is not read.
+            QueueFull: All bodies on their way are too much together.
         """
         if declared.isdigit() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > self._max_body_bytes):
             raise TooLarge(self._max_body_bytes)
         chunks: list[bytes] = []
-        size_bytes = 0
+        size_bytes = held_bytes = 0
         try:
             async with asyncio.timeout(self._body_timeout_s) as reading:
                 last_s = reading.when() or 0.0
@@ -104,9 +117,15 @@ class PredictDoor:
                     chunks.append(chunk)
                     if not message.get("more_body", False):
                         return b"".join(chunks) if len(chunks) > 1 else chunk
+                    held_bytes += len(chunk)
+                    self._bodies_bytes += len(chunk)
+                    if self._bodies_bytes > self._max_bodies_bytes:
+                        raise QueueFull(waiting=self._bodies_bytes, limit=self._max_bodies_bytes, unit="bytes")
                     reading.reschedule(last_s + size_bytes / MIN_BODY_BYTES_PER_S)
         except TimeoutError:
             raise SlowRequest(size_bytes) from None
+        finally:
+            self._bodies_bytes -= held_bytes
 
 
 class _Exchange:
@@ -138,18 +157,16 @@ class _Exchange:
         self._watcher = self._loop.create_task(self._until_the_client_leaves(receive))
 
     async def _until_the_client_leaves(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.answer(None)
+        message = await receive()
+        if message["type"] == "http.disconnect":  # nothing else may follow a whole body
+            self.answer(None)
 
 
-async def _send(scope: Scope, send: Send, reply: Reply) -> None:
+async def _send(scope: Scope, send: Send, reply: Reply, *, is_read: bool = True) -> None:
     headers = reply.headers
     if reply.error is not None:
         set_error(scope, reply.error)
-        if isinstance(
-            reply.error, TooLarge | SlowRequest
-        ):  # the rest of the body is still on its way: this connection is done
+        if not is_read:  # the rest of the body is still on its way: this connection is done
             headers = [*headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -15,7 +15,8 @@ from redserve.server.docs import MAX_EXAMPLE_BYTES, example_of
 
 def banner(serving: Serving, host: str, port: int) -> str:
     """Everything a user wants to know once the server is ready."""
-    base = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    base = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
     lines = [f"redserve is ready at {base}", ""]
     for model in serving.repository:
         lines += [*describe(model.engine, name=model.name), *_batching(model), ""]

@@ -30,6 +30,8 @@ _ERROR_SCHEMA = {
 _ERRORS = {
     "400": "the body is not JSON, or does not fit the model",
     "404": "no such model",
+    "405": "only POST is served here",
+    "408": "the body came too slowly",
     "413": "the body is too large",
     "415": "the body is not JSON",
     "500": "the model failed on this request",

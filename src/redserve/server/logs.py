@@ -83,7 +83,7 @@ class AccessLog:
                     "client": client[0] if client else None,
                     "method": scope["method"],
                     "path": scope["path"],
-                    "status": status,
+                    "status": status or 499,  # nothing was sent: the client had left
                     "sent_bytes": sent_bytes,
                     "duration_ms": round(1000 * (perf_counter() - began_s), 3),
                 },

@@ -26,6 +26,9 @@ logger = logging.getLogger("redserve.server")
 LARGE_BYTES = 65_536
 """Above it a body is decoded in a thread: 1.6 MB of JSON take 8 ms. Source: measured, one core."""
 
+MAX_MESSAGE_CHARACTERS = 1_000
+"""Messages may quote the request, whose names have any length."""
+
 JSON = (b"content-type", b"application/json")
 
 
@@ -50,11 +53,11 @@ class Reply:
 
 def error_reply(error: RedserveError, *, model: str = "") -> Reply:
     """The answer to a request that failed: `{"error": {"reason", "message", ...}}`."""
-    fields: dict[str, str] = {"reason": error.reason, "message": str(error)}
+    fields: dict[str, str] = {"reason": error.reason, "message": str(error)[:MAX_MESSAGE_CHARACTERS]}
     if model:
         fields["model"] = model
     if isinstance(error, BadRequest) and error.where is not None:
-        fields["where"] = error.where
+        fields["where"] = error.where[:MAX_MESSAGE_CHARACTERS]
     body = orjson.dumps({"error": fields})
     headers = [JSON, (b"content-length", str(len(body)).encode())]
     if isinstance(error, Rejected):
@@ -105,6 +108,11 @@ class InferenceService:
             return call
         call.begin(model, codec, body)
         return call
+
+    def model_label(self, model_name: str | None) -> str:
+        """The `model` label of a request for `model_name`, served or not yet; empty where there is no such model."""
+        names = [model.name for model in self.repository if model_name in (None, model.name)]
+        return names[0] if len(names) == 1 else ""
 
     def _codec_of(self, model: ServedModel) -> PredictJson:
         key = (model.name, model.version)
@@ -241,5 +249,5 @@ def _check_content(content_type: bytes, content_encoding: bytes) -> None:
         raise UnsupportedMediaType(
             f"send JSON with 'Content-Type: application/json', not {media_type.decode('latin-1')!r}"
         )
-    if content_encoding not in (b"", b"identity"):
+    if content_encoding.lower() not in (b"", b"identity"):
         raise UnsupportedMediaType(f"content encoding {content_encoding.decode('latin-1')!r} is not read here")

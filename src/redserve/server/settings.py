@@ -58,8 +58,8 @@ class Settings(BaseSettings):
     max_queue_rows: int = Field(1024, ge=1)
     """rows that may wait; more are refused with 503"""
     max_queue_mib: int = Field(256, ge=1)
-    """MiB of tensors that may wait"""
-    max_body_mib: int = Field(64, ge=1, le=2048)
+    """MiB of tensors that may wait, and of bodies that may be on their way"""
+    max_body_mib: int = Field(16, ge=1, le=2048)
     """MiB that a request body may have"""
     body_timeout_s: float = Field(20.0, gt=0)
     """seconds for a request body, and one more for each 1,000 bytes of it"""
