@@ -79,7 +79,6 @@ class ObservedRequest:
         "_scope",
         "_send",
         "_started_s",
-        "_stashed",
         "_status",
         "is_settled",
         "model",
@@ -102,7 +101,6 @@ class ObservedRequest:
         self._status = 0  # of a response that has begun
         self._first_byte_s: float | None = None
         self._last_received: Message | None = None
-        self._stashed: Message | None = None
         self._started_s = observer.clock()
 
     def is_counted_by(self, observer: Observer) -> bool:
@@ -113,13 +111,7 @@ class ObservedRequest:
 
     async def receive(self) -> Message:
         """The server's `receive`; it suspends only where that does, which `request.is_disconnected()` relies on."""
-        if self._stashed is not None:
-            message, self._stashed = self._stashed, None
-        elif self._is_gone:
-            return {"type": "http.disconnect"}
-        else:
-            message = await self._receive()
-        self._last_received = message
+        message = self._last_received = await self._receive()
         if message["type"] == "http.disconnect":
             self._is_gone = True
         return message
@@ -226,12 +218,22 @@ class ObservedRequest:
             except StopIteration as returned:
                 if returned.value["type"] == "http.disconnect":
                     self._is_gone = True
-                else:
-                    self._stashed = returned.value  # the end of an empty body: kept for the application
+                else:  # the end of an empty body: the application may still ask for it
+                    self._receive = _beginning_with(returned.value, self._receive)
             finally:
                 step.close()
         except Exception:
             self._observer.failed()
+
+
+def _beginning_with(message: Message, receive: Receive) -> Receive:
+    """`receive`, which returns `message` first."""
+    messages = [message]
+
+    async def beginning_with() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return beginning_with
 
 
 def _declares_body(scope: Scope) -> bool:
