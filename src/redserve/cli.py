@@ -1,6 +1,8 @@
 """The `redserve` command: `serve` a model, `inspect` one."""
 
 import argparse
+import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="redserve", description="Serve ONNX models with dynamic batching and RED metrics."
     )
+    version = f"redserve {importlib.metadata.version('redserve')}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
@@ -83,7 +87,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"redserve: {error}", file=sys.stderr)
         return 2
-    return serve(settings)
+    try:
+        status = serve(settings)
+    except ValueError as error:  # settings that do not go together
+        print(f"redserve: {error}", file=sys.stderr)
+        status = 2
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # an engine thread may still be in native code, which aborts when the interpreter ends under it
 
 
 def _key_value(text: str) -> tuple[str, str]:
@@ -106,7 +117,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
             intra_op_threads=arguments.intra_op_threads,
             batching=arguments.batching,
         )
-    except ModelLoadError as error:
+    except (ModelLoadError, ValueError) as error:
         print(f"redserve: {error}", file=sys.stderr)
         return 1
     print("\n".join(describe(engine, name=arguments.model.stem)))

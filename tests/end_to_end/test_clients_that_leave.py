@@ -3,12 +3,14 @@
 import json
 import socket
 import time
+from functools import partial
 
 import httpx2
 import pytest
 
 from puppet_engine import PuppetEngine
 from redserve.server import Settings, create_app
+from redserve.server.http_protocol import HttpLimits, HttpProtocol
 
 LIMIT_S = 20.0
 
@@ -21,7 +23,7 @@ def engine():
 @pytest.fixture
 def server(serve, engine, registry):
     app = create_app(Settings.load({"max_batch_size": 4}), engines={"puppet": lambda: engine}, registry=registry)
-    live = serve(app)
+    live = serve(app, http=partial(HttpProtocol, limits=HttpLimits()))
     until(lambda: httpx2.get(f"{live.url}/readyz").status_code == 200)
     engine.shut()
     engine.ran_rows.clear()
@@ -109,6 +111,22 @@ def test_one_that_leaves_before_its_body_is_complete_is_counted_and_never_queued
     client.close()
 
     until(lambda: value_of(registry, "requests_in_flight") == 0)
-    labels = {"route": "/predict", "method": "POST", "model": "", "code": "499", "outcome": "cancelled"}
+    labels = {"route": "/predict", "method": "POST", "model": "puppet", "code": "499", "outcome": "cancelled"}
     assert value_of(registry, "requests_total", **labels) == 1
     assert engine.ran_rows == []
+
+
+def test_one_that_leaves_behind_pipelined_requests_leaves_no_trace(server, engine, registry, caplog):
+    engine.open()
+    body = b'{"instances": [[1, 0]]}'
+    request = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+    request += b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as client:
+            client.sendall(request * 3)
+            client.shutdown(socket.SHUT_WR)
+
+    until(lambda: value_of(registry, "requests_in_flight") == 0)
+
+    assert value_of(registry, "errors_total", route="/predict", model="puppet", reason="aborted") == 0
+    assert "Exception in ASGI application" not in caplog.text

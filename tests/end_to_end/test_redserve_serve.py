@@ -244,6 +244,7 @@ def test_a_port_that_is_taken_ends_it_with_1():
         (["--max-batch-size", "0"], "max_batch_size"),
         (["--session-option", "x"], "write KEY=VALUE"),
         (["--config", "/nowhere.toml"], "no configuration file"),
+        (["--latency-slo-ms", "1e9"], "latency_slo_ms"),
     ],
 )
 def test_a_wrong_option_ends_it_with_2_and_names_it(arguments, message):
@@ -292,3 +293,98 @@ def test_plain_uvicorn_serves_the_same(tmp_path):
         server.terminate()
         server.wait(30)
     assert answer.json() == {"predictions": [[3, 5, 7, 9]]}
+
+
+def test_clients_in_a_closed_loop_lose_no_request_at_sigterm(tmp_path):
+    with Served(str(row_encoding(tmp_path))) as served:
+        lost, answered, farewells = asyncio.run(loop_until_it_ends(served))
+        status = served.wait()
+
+    assert status == 0, served.errors
+    assert lost == 0
+    assert farewells == 64
+    assert answered > 64
+
+
+async def loop_until_it_ends(served):
+    """64 connections, each asking again as soon as it is answered, until the server says that it closes."""
+    host, port = served.url.removeprefix("http://").split(":")
+    body = b'{"instances": [[1, 2, 3, 4]]}'
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    tally = {"lost": 0, "answered": 0, "farewells": 0}
+    first_answers = asyncio.Event()
+
+    async def client():
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            while True:
+                writer.write(head % len(body) + body)
+                answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+                length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await reader.readexactly(length)
+                tally["answered"] += 1
+                if tally["answered"] > 256:
+                    first_answers.set()
+                if b"connection: close" in answer:
+                    tally["farewells"] += 1
+                    return
+        except (asyncio.IncompleteReadError, OSError):
+            tally["lost"] += 1
+        finally:
+            writer.close()
+
+    clients = [asyncio.create_task(client()) for _ in range(64)]
+    await first_answers.wait()
+    served.signal()
+    await asyncio.gather(*clients)
+    return tally["lost"], tally["answered"], tally["farewells"]
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.2])
+def test_sigterm_while_the_model_loads_ends_it_with_0_and_without_a_trace(tmp_path, after_s):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [*REDSERVE, "serve", str(row_encoding(tmp_path)), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: not is_refused(f"http://127.0.0.1:{port}"))  # it answers before the model is loaded
+    time.sleep(after_s)
+    server.terminate()
+    _, errors = server.communicate(timeout=30)
+
+    assert server.returncode == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("file_name", ["a b.onnx", "a#b.onnx", "a%41.onnx", "ü.onnx", "-.onnx"])
+def test_the_curl_line_works_whatever_the_file_is_called(tmp_path, file_name):
+    path = tmp_path / file_name
+    row_encoding(tmp_path).rename(path)
+    with Served(str(path)) as served:
+        assert set(shell(served.curl)) == {"predictions"}
+
+
+def test_an_ipv6_address_is_printed_so_that_it_can_be_used(tmp_path):
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with Served(str(row_encoding(tmp_path)), "--host", "::1") as served:
+        assert served.url.startswith("http://[::1]:")
+        assert set(shell(served.curl)) == {"predictions"}
+
+
+def test_a_drain_delay_keeps_serving_while_not_ready(tmp_path):
+    with Served(str(row_encoding(tmp_path)), "--drain-delay-s", "1") as served:
+        served.signal()
+        until(lambda: httpx2.get(f"{served.url}/readyz").status_code == 503)
+        answer = httpx2.post(f"{served.url}/predict", json={"instances": [[1, 2, 3, 4]]})
+
+        assert answer.json() == {"predictions": [[3, 5, 7, 9]]}
+        assert served.wait() == 0
+
+
+def test_the_version_is_told():
+    assert run("--version").stdout.startswith("redserve 0.")

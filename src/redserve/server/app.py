@@ -108,17 +108,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving.loaded.set()
 
     loading = asyncio.create_task(load())
-    grace_s: float = serving.settings.grace_s
     try:
         yield
-    except asyncio.CancelledError:  # the server was told to stop at once
-        grace_s = 0
-        raise
     finally:
         serving.draining = True
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        await serving.repository.drain(grace_s=grace_s)
+        await serving.repository.drain(grace_s=0)  # connections are closed by now: nobody waits for what still runs
 
 
 def _onnx(settings: Settings) -> dict[str, Callable[[], Engine]]:
@@ -176,7 +172,10 @@ def _repository(
 
 def _buckets(settings: Settings) -> tuple[float, ...]:
     slo_ms = settings.latency_slo_ms
-    return latency_buckets(None if slo_ms is None else slo_ms / 1000)
+    try:
+        return latency_buckets(None if slo_ms is None else slo_ms / 1000)
+    except ValueError as error:
+        raise ValueError(f"latency_slo_ms: {error}") from error
 
 
 def _document_predict(app: FastAPI, repository: ModelRepository) -> None:

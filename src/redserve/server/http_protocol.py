@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from redserve.errors import BadRequest
@@ -69,6 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._refusal: tuple[int, str, str] | None = None
         self._is_refused = False
         self._is_shutting_down = False
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, if there is room for one more."""
@@ -76,6 +77,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._waiting_since_s = self.loop.time()
         if len(self.connections) > self.limits.max_connections:
             self.refuse(503, "too_many_connections", "too many connections are open")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left: no request of this connection has anybody to answer, those that wait in line included."""
+        for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Parse, within the limits."""

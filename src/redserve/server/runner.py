@@ -1,6 +1,6 @@
 """Runs the application under uvicorn, owns the signals, and says what came up.
 
-    SIGTERM, SIGINT ─> not ready ─> no new connections ─> what is in flight is answered, within `grace_s` ─> exit 0
+    SIGTERM, SIGINT ─> not ready ─ (`drain_delay_s`) ─> no new connections ─> all in flight is answered ─> exit 0
     `grace_s` did not suffice ─> the rest is answered 503 ─> exit 1
     the same signal again     ─> at once ─> exit 1
 
@@ -80,11 +80,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                date_header=False,
+                date_header=True,
                 timeout_graceful_shutdown=settings.grace_s + LAST_ANSWERS_S,
             )
         )
         self.exit_status = 0
+        self._drain_delay_s = settings.drain_delay_s
         self._grace_s = settings.grace_s
         self._serving: Serving = app.state.redserve
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,11 +128,15 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: stop at once."""
-        self._serving.draining = True
-        if self.should_exit:
-            self.force_exit = True
+        if self._serving.draining:
+            self.should_exit = self.force_exit = True
             self.exit_status = 1
-        self.should_exit = True
+            return
+        self._serving.draining = True
+        if self._drain_delay_s:
+            self._tasks.append(asyncio.get_running_loop().create_task(self._exit_after_drain_delay()))
+        else:
+            self.should_exit = True
 
     async def _check_connections(self) -> None:
         """Once a second, so that no request needs a timer of its own."""
@@ -142,6 +147,11 @@ class Server(uvicorn.Server):
                 if isinstance(connection, HttpProtocol):
                     connection.check(now_s)
 
+    async def _exit_after_drain_delay(self) -> None:
+        """Not ready, but still serving: until load balancers have noticed."""
+        await asyncio.sleep(self._drain_delay_s)
+        self.should_exit = True
+
     async def _turn_away_after_grace(self) -> None:
         await asyncio.sleep(self._grace_s)
         logger.warning("grace time is over, what still waits is turned away", extra={"grace_s": self._grace_s})
@@ -151,6 +161,8 @@ class Server(uvicorn.Server):
     async def _announce(self) -> None:
         """Once the models are loaded: say what came up, or give up when one did not."""
         await self._serving.loaded.wait()
+        if self.should_exit:
+            return
         failed = [model for model in self._serving.repository if model.state is ModelState.FAILED]
         for model in failed:
             print(f"redserve: model {model.name!r} cannot be served: {model.reason}", file=sys.stderr, flush=True)

@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """connections that may be open; more are refused with 503"""
     max_run_s: float = Field(60.0, gt=0)
     """seconds after which a batch is cut off"""
+    drain_delay_s: float = Field(0.0, ge=0)
+    """seconds after SIGTERM in which it is not ready but still serves, for load balancers to notice"""
     grace_s: int = Field(30, ge=0)
     """seconds for what is in flight, after SIGTERM"""
     finite: bool = True
