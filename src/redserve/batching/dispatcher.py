@@ -5,7 +5,7 @@
     overdue, cut (event loop) ──> a hung run is given up, its worker replaced
 
 A worker asks for its next step as late as it can, so rows join until a worker is free to run them. No step blocks, and
-nothing foreign is called under the lock.
+nothing foreign is called under the lock but the hash of a group.
 """
 
 import math

@@ -6,7 +6,7 @@
 
 `tensors.py`, `base.py` and `row_runner.py` need numpy alone, so that an engine of one's own needs nothing else. ONNX
 Runtime is imported when the first model is loaded. Times below are the smallest seen on two cores
-(`benchmarks/engine_cost.py`).
+(`benchmarks/engine_cost.py`, `benchmarks/results/engine_cost.json`).
 
 Decision: requests are checked before they queue, and never converted. ONNX Runtime reads big-endian arrays as noise,
 broadcasts two inputs of unequal batch size, takes NaN and empty batches, and writes `None` as the text "None", all
@@ -20,23 +20,23 @@ follow. Rows whose answers change with their neighbours are noted, not refused (
 wrong answers.
 
 Decision: one copy a row, one run, no futures. Rows are concatenated into a kept buffer, a lone request is fed from
-its own memory, results are views: 58 us on top of the run for 64 requests of one row, 12 us for 8, 2 us for one.
+its own memory, results are views: 48 us on top of the run for 64 requests of one row, 11 us for 8, 2 us for one.
 
 Decision: on the CPU `run`, on the GPU I/O binding. Bound and collected anew for each run, so that runs may overlap,
-binding costs 14 us on the digits where `run` costs 8; it copies straight between the batch buffers and the device.
+binding costs 13 us on the digits where `run` costs 8; it copies straight between the batch buffers and the device.
 
 Decision: one run uses all the cores that the process may use, none of them spinning. On two idle cores a second
-thread takes a perceptron of 1.6 M parameters from 1.95 to 1.02 ms at 64 rows. Digits lose 7 to 14 us a batch from 16
-rows on, less than the HTTP work of one request. Where the other core is busy with something else the gain is gone;
-`intra_op_threads=1` is for that.
+thread takes a perceptron of 1.6 M parameters from 1.93 to 1.08 ms at 64 rows. Digits lose 7 us a batch (the median)
+from 16 rows on, less than the HTTP work of one request. Where the other core is busy with something else the gain is
+gone; `intra_op_threads=1` is for that.
 
 Decision: no silent fallback. `enable_fallback=0`, since ONNX Runtime otherwise rebuilds the session on the CPU in the
 middle of a run; `device="auto"` reports what `get_providers()` says and the reason; `device="cuda"` refuses to start.
 Unknown options are refused, since ONNX Runtime ignores them.
 
 Decision: an interrupt names a thread. Instances may share one session, and cutting off one hung batch must not cost
-another its answers. The flag is looked at between nodes: a run of many small nodes ended within 1 ms, one long kernel
-runs out.
+another its answers. The flag is looked at between nodes: a run of many small nodes ends at once, one long kernel runs
+out.
 """
 
 from redserve.engine.base import Batchability, Engine
