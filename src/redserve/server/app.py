@@ -31,7 +31,7 @@ from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository, ModelState, ServedModel
 from redserve.server import admin, docs
 from redserve.server.asgi_door import PredictDoor
-from redserve.server.logs import AccessLog
+from redserve.server.logs import AccessLog, configure_logging
 from redserve.server.service import InferenceService
 from redserve.server.settings import Settings
 
@@ -70,7 +70,9 @@ def create_app(
     Raises:
         ValueError: A setting is wrong.
     """
-    settings = settings or Settings.load()
+    if settings is None:  # as `uvicorn --factory` calls it: this is the server, and nobody else configures its log
+        settings = Settings.load()
+        configure_logging(settings.log_level)
     serving = Serving(settings, _repository(settings, engines, registry))
     app = FastAPIOffline(
         title="redserve",

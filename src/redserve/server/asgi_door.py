@@ -1,7 +1,7 @@
 """The ASGI door to the service: takes `/predict` and `/predict/{model}` in front of the application's routing.
 
-Everything else goes on to the application. A plain callable costs a fourth of a FastAPI route (35 us a request against
-130, measured); OpenAPI documents the paths all the same (`docs.py`).
+Everything else goes on to the application. A FastAPI route would cost 2.3 times as much
+(`benchmarks/results/door_cost.json`); OpenAPI documents the paths all the same (`docs.py`).
 """
 
 import asyncio

@@ -1,14 +1,19 @@
 """The OpenAPI description of `/predict`: written from the models that are served, with an example that works."""
 
+import math
 from typing import Any
 
 import orjson
 
+from redserve.engine.tensors import TensorSpec
 from redserve.models import ServedModel
 from redserve.protocol import InferRequest, PredictJson
 
 MAX_EXAMPLE_BYTES = 4096
 """A longer example helps no reader: an image of 3x224x224 is 1 MB of JSON."""
+
+MAX_SIZED_VALUES = 1_000
+"""Sizes of larger tensors are left out of the schema: pages make up an example value by value."""
 
 _ERROR_SCHEMA = {
     "type": "object",
@@ -84,7 +89,7 @@ def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> di
         "description": "\n\n".join(_description(model) for model in models),
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _one_of("instances", "inputs"), "examples": requests}},
+            "content": {"application/json": {"schema": _request_schema(models), "examples": requests}},
         },
         "responses": {
             "200": {
@@ -97,6 +102,35 @@ def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> di
             },
         },
     }
+
+
+def _request_schema(models: list[ServedModel]) -> dict[str, Any]:
+    """The forms that the models take: rows of those that are row-wise, columns of all."""
+    forms: list[dict[str, Any]] = []
+    for engine in (model.engine for model in models if model.example is not None):
+        rows = {spec.name: _tensor_schema(spec, skip_dims=1) for spec in engine.inputs}
+        columns = {spec.name: _tensor_schema(spec, skip_dims=0) for spec in engine.inputs}
+        if engine.batchability.is_row_wise:
+            row = next(iter(rows.values())) if len(rows) == 1 else _object(rows)
+            forms.append(_object({"instances": {"type": "array", "items": row}}))
+        forms.append(_object({"inputs": _object(columns)}))
+    return {"oneOf": forms} if forms else _one_of("instances", "inputs")
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _tensor_schema(spec: TensorSpec, *, skip_dims: int) -> dict[str, Any]:
+    kind = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}.get(spec.dtype.kind, "string")
+    schema: dict[str, Any] = {"type": kind}
+    is_small = math.prod(size for size in spec.shape[1:] if isinstance(size, int)) <= MAX_SIZED_VALUES
+    for axis in reversed(range(skip_dims, len(spec.shape))):
+        size = spec.shape[axis]
+        schema = {"type": "array", "items": schema}
+        if isinstance(size, int) and axis > 0 and is_small:
+            schema |= {"minItems": size, "maxItems": size}
+    return schema
 
 
 def _one_of(rows: str, columns: str) -> dict[str, Any]:

@@ -33,11 +33,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({"time": round(record.created, 3), "event": record.getMessage(), **data})
 
 
-def configure_logging(level: str) -> None:
-    """Send the server's log to standard error, and the access log to standard output."""
+def configure_logging(level: str, *names: str) -> None:
+    """Send the server's log, and that of further loggers, to standard error, and the access log to standard output."""
     events = logging.StreamHandler(sys.stderr)
     events.setFormatter(EventFormatter())
-    for name in ("redserve", "uvicorn.error"):
+    for name in ("redserve", *names):
         logger = logging.getLogger(name)
         logger.handlers = [events]
         logger.propagate = False

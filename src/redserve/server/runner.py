@@ -44,7 +44,7 @@ def serve(settings: Settings) -> int:
         The exit status: 0 after a drain; 1 when the port was taken, a model could not be loaded, the grace time did not
             suffice, or a second signal came.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, "uvicorn.error")
     app = create_app(settings)
     server = Server(app, settings)
     try:

@@ -16,7 +16,7 @@ from redserve.models import ModelOptions
 
 
 class Settings(BaseSettings):
-    """Every setting of `redserve serve`; a wrong or unknown one is an error that names it."""
+    """Every setting of `redserve serve`; a wrong one, and an unknown flag or line of the file, is refused by name."""
 
     model_config = SettingsConfigDict(
         env_prefix="REDSERVE_",
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         try:
             return cls(**{key: value for key, value in (flags or {}).items() if value is not None})
         except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+            wrong = [f"{item['loc'][0]}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
             raise ValueError("; ".join(wrong)) from error
 
     @classmethod
