@@ -10,7 +10,7 @@ Needs prometheus_client alone. Each instrument belongs to a registry and a names
 numbers twice, because frameworks build their middleware stack more than once.
 
 Decision: cells are lists, not prometheus_client's values. One request (arrived, in flight, ended, timed into 66
-buckets) costs 0.6 us; with cached children of prometheus_client it costs 2.5 us, because each value takes a lock and a
+buckets) costs 0.7 us; with cached children of prometheus_client it costs 2.5 us, because each value takes a lock and a
 histogram walks its bounds. Lists need one writer, so engine threads hand their timings to the loop with the answers.
 Several processes would each count for themselves. (`benchmarks/results/scrape_cost.json`)
 
@@ -31,7 +31,7 @@ Decision: every scrape is collected and rendered in a thread, whatever its size.
 for small ones, and would leave a user's slow collector on the event loop. The thread is our own: models that run in
 asyncio's default pool fill it under load, and a scrape behind them would be late just then. Only the cells are copied
 on the loop (20 ns a series), which is why the numbers of one scrape agree with each other. Copied from another thread,
-as by `start_http_server`, each series agrees with itself only. A scrape of 30,000 series stops a busy loop for 0.7 ms.
+as by `start_http_server`, each series agrees with itself only. A scrape of 30,000 series stops a busy loop for 0.5 ms.
 (`benchmarks/results/scrape_cost.json`)
 
 Decision: a collector of the user's that fails makes the scrape a 500, although our numbers would still be there. A 200
