@@ -59,8 +59,15 @@ def test_a_model_without_rows_runs_each_request_as_it_came_and_says_why(build, w
 
 
 @pytest.mark.parametrize("build", [models.mixing, models.shared_among_rows])
-def test_rows_that_change_each_other_are_noted_with_the_difference(build, tmp_path):
+def test_rows_that_change_each_other_run_one_by_one_and_it_says_why(build, tmp_path):
     judged = judge(build(tmp_path))
+    assert (judged.mode, judged.rows) == ("fixed", 1)
+    assert "rows in one run change each other's answers (by up to 0." in judged.reason
+
+
+@pytest.mark.parametrize("build", [models.mixing, models.shared_among_rows])
+def test_batching_on_lets_rows_change_each_other_and_notes_it(build, tmp_path):
+    judged = judge(build(tmp_path), "on")
     assert judged.mode == "dynamic"
     assert judged.note.startswith("a row's answer changes with its batch mates: by up to 0.")
 

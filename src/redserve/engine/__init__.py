@@ -15,9 +15,10 @@ without `finite`.
 
 Decision: batchability is declared by the model, then tried. Names prove little: outputs carry other symbols than
 inputs, and exporters leave a batch of 1 inside. So 1 and 3 rows are run at load, and each output's axis 0 has to
-follow. Rows whose answers change with their neighbours are noted, not refused (dynamically quantised models move by
-2e-2), except where the first axis has a fixed size above 1: that may be no batch at all, and padding it would give
-wrong answers.
+follow. Rows that change each other's answers run one by one (dynamically quantised models move by 2e-2): a client
+must not get another answer, nor a glimpse of a neighbour's row, because somebody else asked at the same time.
+`batching="on"` overrules that. Where the first axis has a fixed size above 1, such rows may be no batch at all, so each
+request runs as it came.
 
 Decision: one copy a row, one run, no futures. Rows are concatenated into a kept buffer, a lone request is fed from
 its own memory, results are views: 48 us on top of the run for 64 requests of one row, 11 us for 8, 2 us for one.

@@ -1,6 +1,6 @@
 """May requests share a run? By what the model declares, then by trying it.
 
-    declared inputs ─ rule ─> dynamic | fixed ─ probe: run 1 and 3 rows ─> dynamic | fixed
+    declared inputs ─ rule ─> dynamic | fixed ─ probe: run 1 and 3 rows ─> dynamic | fixed (1: row by row)
                        └────> whole                                └─────> whole, with the reason
 
 A declaration is not enough: outputs' sizes carry other names or none, and exporters leave a batch of 1 in a Reshape.
@@ -112,6 +112,13 @@ def _probe_dynamic(
         return problem
     difference = _neighbours_matter(run, sampler, batch, answer)
     difference = difference or _difference(answer_alone, 0, answer, 0, _ALONE)
+    if difference and not must:
+        return Batchability(
+            mode="fixed",
+            rows=1,
+            reason=f"runs row by row, since rows in one run change each other's answers ({difference}); "
+            "batching=on lets them, batching=off runs each request as it came",
+        )
     return Batchability(
         mode="dynamic",
         reason=f"axis 0 of every input and output counts rows, as runs of 1 and {_PROBED_ROWS} show",
