@@ -167,16 +167,8 @@ class ObservedRequest:
                 code, outcome, reason = self._failure(is_complete=is_complete)
             route = self.route or observer.template_of(scope, code)
             method = scope["method"]
-            observer.finished(
-                route=route,
-                method=method,
-                model=self.model,
-                code=code,
-                outcome=outcome,
-                reason=reason,
-                duration_s=duration_s,
-                exemplar=None if observer.exemplar is None else self._exemplar(scope),
-            )
+            exemplar = None if observer.exemplar is None else self._exemplar(scope)
+            observer.finished(route, method, self.model, code, outcome, reason, duration_s, exemplar)
             if observer.first_byte is not None and self._first_byte_s is not None:
                 observer.first_byte(
                     route=route, method=method, model=self.model, outcome=outcome, duration_s=self._first_byte_s

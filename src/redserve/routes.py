@@ -9,7 +9,7 @@ The router does its work first and leaves in the scope what it chose; we read th
 
 import logging
 from collections.abc import MutableMapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from redserve.metrics.labels import OTHER
 from redserve.route_table import RouteTable, Template, context_key, first_fit, router_in
@@ -20,6 +20,12 @@ Scope = MutableMapping[str, Any]
 
 _MAX_SEEN = 4096  # objects that a router chose; an app has one or two per route
 _MAX_ROUTERS = 64
+
+
+_Seen = tuple[object, object, object, str | tuple[Template, ...]]
+"""Endpoint, route and context that a router left in a scope (held, so that ids stay their own), and what they mean."""
+
+_UNSEEN: _Seen = (object(), None, None, OTHER)
 
 
 class RouteTemplates:
@@ -57,10 +63,8 @@ class RouteTemplates:
             context = None if fastapi is None else fastapi.get("effective_route_context")
             route = scope.get("route")
             endpoint = scope.get("endpoint")
-            seen = self._seen.get(id(context or route or endpoint))
-            if seen is not None and seen[0] is endpoint and seen[1] is route and seen[2] is context:
-                found = seen[3]
-            else:
+            seen_endpoint, seen_route, seen_context, found = self._seen.get(id(context or route or endpoint), _UNSEEN)
+            if seen_endpoint is not endpoint or seen_route is not route or seen_context is not context:
                 found = self._resolve(scope, context, route, endpoint)
             return found if found.__class__ is str else _match(found, scope, status)  # type: ignore[arg-type]
         except Exception:
@@ -82,7 +86,7 @@ class RouteTemplates:
             self._seen.clear()
         found = table.resolve(chosen)
         if is_known or has_walked:
-            self._seen[id(context or route or endpoint)] = _Seen(endpoint, route, context, found)
+            self._seen[id(context or route or endpoint)] = (endpoint, route, context, found)
         return found
 
     def _table(self, router: object) -> RouteTable | None:
@@ -95,15 +99,6 @@ class RouteTemplates:
         if not self._has_failed:
             self._has_failed = True
             logger.warning("routes cannot be read, requests are counted as %s", OTHER, exc_info=True)
-
-
-class _Seen(NamedTuple):
-    """What a router left in a scope (held, so that ids stay their own), and the template or candidates it means."""
-
-    endpoint: object
-    route: object
-    context: object
-    found: str | tuple[Template, ...]
 
 
 def path_below(root_path: str, path: str) -> str:

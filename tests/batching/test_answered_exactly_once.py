@@ -31,7 +31,7 @@ policies = st.builds(
     max_batch_size=st.just(4),
     max_queue_delay_s=st.sampled_from([0.0, 0.003]),
     max_queue_rows=st.sampled_from([6, 1000]),
-    max_reruns=st.sampled_from([0, 3, 16]),
+    max_reruns=st.sampled_from([0, 3, 32]),
 )
 
 
@@ -108,7 +108,7 @@ def test_every_request_is_answered_exactly_once(
             assert deed == "fine"
         else:
             assert isinstance(answer.error, (ModelError, ShuttingDown))
-    if policy.max_reruns == 16 and grace_s is None:
+    if policy.max_reruns == 32 and grace_s is None:
         blameless = {
             n
             for n in answered

@@ -1,5 +1,8 @@
+from itertools import combinations
+
 import pytest
 
+from redserve.batching import BatchPolicy
 from redserve.batching.isolate import parts_to_run
 
 
@@ -63,3 +66,11 @@ def test_the_budget_is_kept_and_spent_on_the_widest_parts_first(max_reruns: int)
 
 def test_no_budget_fails_the_batch_whole():
     assert run(4, {2}, max_reruns=0) == (set(), [range(4)])
+
+
+@pytest.mark.parametrize(("size", "faults"), [(64, 1), (64, 2), (32, 3)])
+def test_the_default_budget_finds_every_fault_of_a_few(size: int, faults: int):
+    budget = BatchPolicy().max_reruns
+    for bad in combinations(range(size), faults):
+        done, _ = run(size, set(bad), budget)
+        assert len(done) == size - faults, bad

@@ -81,7 +81,6 @@ class REDMetrics:
 
     def finished(
         self,
-        *,
         route: str,
         method: str,
         model: str,
