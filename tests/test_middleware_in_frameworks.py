@@ -14,9 +14,10 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from drive_asgi import Message, call, counted, in_flight, reasons, scope_of
+from redserve.metrics import metrics_app
 from redserve.middleware import REDMiddleware, set_model
 
 Watch = Callable[[Any, CollectorRegistry], Any]
@@ -208,3 +209,10 @@ async def test_a_middleware_stack_that_is_built_twice_registers_once(registry: C
     await call(app, "/stream", stays=True)
 
     assert counted(registry) == {("/stream", "GET", "200", "ok"): 2}
+
+
+async def test_the_metrics_app_can_be_a_route_as_well_as_mounted(registry: CollectorRegistry) -> None:
+    app = Starlette(routes=[Route("/route", metrics_app(registry)), Mount("/mounted", metrics_app(registry))])
+
+    for path, method, status in [("/route", "GET", 200), ("/route", "POST", 405), ("/mounted/", "HEAD", 200)]:
+        assert (await call(app, path, method))[0]["status"] == status

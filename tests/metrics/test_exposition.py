@@ -9,10 +9,7 @@ from prometheus_client import Counter as UserCounter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from starlette.applications import Starlette
-from starlette.routing import Mount, Route
 
-from drive_asgi import call
 from redserve.metrics import BatchMetrics, ModelMetrics, REDMetrics, exposition, metrics_app
 from redserve.metrics.exposition import takes_gzip, wants_openmetrics
 from redserve.metrics.families import family_sets
@@ -206,13 +203,6 @@ async def test_a_scrape_does_not_wait_for_the_threads_that_the_application_keeps
         is_done.set()
         await busy
     assert status == 200
-
-
-async def test_it_can_be_a_route_as_well_as_mounted(registry):
-    app = Starlette(routes=[Route("/route", metrics_app(registry)), Mount("/mounted", metrics_app(registry))])
-
-    for path, method, status in [("/route", "GET", 200), ("/route", "POST", 405), ("/mounted/", "HEAD", 200)]:
-        assert (await call(app, path, method))[0]["status"] == status
 
 
 async def test_the_cells_are_copied_on_the_event_loop_before_anything_is_collected(registry):
