@@ -159,20 +159,40 @@ def test_a_body_that_breaks_off_in_its_framing_is_a_400_and_counted_as_such(serv
 def test_a_declared_body_over_the_limit_is_a_413_before_it_is_sent(port):
     with connect(port) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n")
-        assert reasons(read_answers(client)) == [(413, "too_large")]
+        assert reasons(read_answers(client, 1)) == [(413, "too_large")]
 
 
-def test_a_chunked_body_over_the_limit_is_a_413_while_it_arrives(port):
+def test_a_client_that_sends_its_whole_body_all_the_same_gets_its_413_and_may_go_on(port):
+    with connect(port) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n")
+        client.sendall(b" " * 2_000_000)
+        client.sendall(REQUEST)
+        answers = read_answers(client, 2)
+    assert [status for status, _ in answers] == [413, 200]
+
+
+def test_a_chunked_body_over_the_limit_is_a_413_while_it_arrives_and_is_cut_off_in_the_end(port):
     with connect(port) as client:
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
-        sent_bytes = 0
-        try:
-            while sent_bytes < 50_000_000:
-                client.sendall(b"10000\r\n" + b" " * 65_536 + b"\r\n")
-                sent_bytes += 65_536
-        except ConnectionError:
-            pass
-        assert sent_bytes < 50_000_000
+        client.sendall((b"10000\r\n" + b" " * 65_536 + b"\r\n") * 20)
+        assert reasons(read_answers(client, 1)) == [(413, "too_large")]
+        with pytest.raises(ConnectionError):
+            send_again_and_again(client, b"10000\r\n" + b" " * 65_536 + b"\r\n", times=4_000)
+
+
+def test_a_refused_body_that_drips_on_is_cut_off(port):
+    with connect(port) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n ")
+        assert reasons(read_answers(client, 1)) == [(413, "too_large")]
+        client.sendall(b" ")
+        with pytest.raises(ConnectionError):
+            send_again_and_again(client, b" ", times=100, pause_s=0.05)
+
+
+def send_again_and_again(client, piece, *, times, pause_s=0.0):
+    for _ in range(times):
+        client.sendall(piece)
+        time.sleep(pause_s)
 
 
 def test_one_connection_too_many_is_a_503_and_the_others_stay(port):

@@ -63,13 +63,12 @@ class PredictDoor:
         set_route(scope, "/predict/{model}" if name else "/predict")
         set_model(scope, self._service.model_label(name or None))
         if scope["method"] != "POST":
-            wrong_method = MethodNotAllowed(scope["method"], allowed=("POST",))
-            return await _send(scope, send, error_reply(wrong_method), is_read=False)
+            return await _send(scope, send, error_reply(MethodNotAllowed(scope["method"], allowed=("POST",))))
         headers = dict(scope["headers"])
         try:
             body = await self._read(receive, headers.get(b"content-length", b""))
         except RedserveError as error:
-            return await _send(scope, send, error_reply(error), is_read=False)
+            return await _send(scope, send, error_reply(error))
         if body is None:
             return None
         exchange = _Exchange()
@@ -162,11 +161,14 @@ class _Exchange:
             self.answer(None)
 
 
-async def _send(scope: Scope, send: Send, reply: Reply, *, is_read: bool = True) -> None:
+async def _send(scope: Scope, send: Send, reply: Reply) -> None:
+    """Answer. The rest of a body that was refused may still come, and the server throws it away: closing at once would
+    reset the connection while the client still sends, and take the answer from it (RFC 9112, 9.6).
+    """
     headers = reply.headers
     if reply.error is not None:
         set_error(scope, reply.error)
-        if not is_read:  # the rest of the body is still on its way: this connection is done
+        if isinstance(reply.error, SlowRequest):
             headers = [*headers, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

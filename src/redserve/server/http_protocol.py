@@ -27,6 +27,9 @@ LAST_CALL_S = 0.05
 LINGER_S = 1.0
 """After a refusal the connection is still read, and what comes thrown away, for so long."""
 
+MAX_DISCARDED_BYTES = 64 * 2**20
+"""Of a body whose request was refused before its end; who sends more is cut off."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HttpLimits:
@@ -67,6 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
         self._refusal: tuple[int, str, str] | None = None
+        self._discarded_bytes = 0
+        self._discarding_since_s = 0.0
         self._is_refused = False
         self._is_shutting_down = False
         self._answering: RequestResponseCycle | None = None
@@ -97,16 +102,28 @@ class HttpProtocol(HttpToolsProtocol):
             return
         is_all_headers = self._waiting_since_s is not None
         super().data_received(data)
-        if self._waiting_since_s is not None:
+        if self._waiting_since_s is None:
+            if self.cycle is not None and self.cycle.response_complete:
+                self._discard(data)
+        else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
                 self.refuse(*self._too_large())
+
+    def _discard(self, data: bytes) -> None:
+        """The rest of a body that was answered early: uvicorn throws it away, we see that it comes to an end."""
+        if not self._discarded_bytes:
+            self._discarding_since_s = self.loop.time()
+        self._discarded_bytes += len(data)
+        if self._discarded_bytes > MAX_DISCARDED_BYTES:
+            self._is_refused = True
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         """The first byte of a request: from here on its headers are timed."""
         super().on_message_begin()
         self._waiting_since_s = self.loop.time()
-        self._header_bytes = 0
+        self._header_bytes = self._discarded_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Begin the request, unless its headers are too large."""
@@ -149,7 +166,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def check(self, now_s: float) -> None:
         """Close the connection if it has been sending headers, or nothing at all, for too long."""
-        since_s = self._waiting_since_s
+        since_s = self._discarding_since_s if self._discarded_bytes else self._waiting_since_s
         if since_s is None or now_s - since_s < self.limits.header_timeout_s or self.transport.is_closing():
             return
         if self._header_bytes:
