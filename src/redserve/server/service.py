@@ -12,16 +12,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TypeVar
 
 import orjson
 
 from redserve.batching import Answer, Ticket
 from redserve.engine.tensors import Array
-from redserve.errors import BadRequest, MethodNotAllowed, RedserveError, Rejected, UnsupportedMediaType
+from redserve.errors import BadRequest, MethodNotAllowed, ModelError, RedserveError, Rejected, UnsupportedMediaType
 from redserve.models import ModelRepository, ServedModel
 from redserve.protocol import Codec, InferRequest, PredictJson
 
 logger = logging.getLogger("redserve.server")
+
+T = TypeVar("T")
 
 LARGE_BYTES = 65_536
 """Above it a body is decoded in a thread: 1.6 MB of JSON take 8 ms. Source: measured, one core."""
@@ -146,31 +149,13 @@ class Call:
         self.model = ""
 
     def begin(self, model: ServedModel, codec: Codec, body: bytes) -> None:
-        """Decode and queue; large bodies are decoded in a thread."""
+        """Decode and queue."""
         self._codec = codec
-        if len(body) <= LARGE_BYTES:
-            try:
-                request = codec.decode(body)
-            except RedserveError as error:
-                self.fail(error)
-            else:
-                self._queue(model, request)
-            return
-
-        def decoded(future: asyncio.Future[InferRequest]) -> None:
-            if self._cancelled:
-                future.exception()  # looked at, so that nobody logs it as lost
-                return
-            try:
-                request = future.result()
-            except RedserveError as error:
-                self.fail(error)
-            except Exception as error:
-                self._crash(error)
-            else:
-                self._queue(model, request)
-
-        asyncio.get_running_loop().run_in_executor(None, codec.decode, body).add_done_callback(decoded)
+        self._make(
+            lambda: codec.decode(body),
+            is_large=len(body) > LARGE_BYTES,
+            then=lambda request: self._queue(model, request),
+        )
 
     def cancel(self) -> None:
         """The client left: what still waits leaves the queue, and `answer` is not called."""
@@ -193,35 +178,41 @@ class Call:
             self.fail(error)
 
     def _ran(self, result: Answer[list[Array]]) -> None:
-        error, outputs = result.error, result.result
-        if error is not None or outputs is None:
-            if isinstance(error, RedserveError):
+        outputs = result.result
+        if result.error is not None or outputs is None:
+            self.fail(result.error or ModelError("the model gave no outputs"))
+            return
+        self._make(
+            lambda: self._codec.encode(self._request, outputs),
+            is_large=sum(output.nbytes for output in outputs) > LARGE_BYTES,
+            then=lambda body: self._succeed(body, result),
+        )
+
+    def _make(self, make: Callable[[], T], *, is_large: bool, then: Callable[[T], None]) -> None:
+        """Go on with what `make` makes: at once, or in a thread where that is much work."""
+        if not is_large:
+            try:
+                made = make()
+            except RedserveError as error:
                 self.fail(error)
             else:
-                self._crash(error or RuntimeError("a batch ended with neither result nor error"))
-            return
-        if sum(output.nbytes for output in outputs) <= LARGE_BYTES:
-            try:
-                body = self._codec.encode(self._request, outputs)
-            except RedserveError as failure:
-                self.fail(failure)
-            else:
-                self._succeed(body, result)
+                then(made)
             return
 
-        def encoded(future: asyncio.Future[bytes]) -> None:
-            try:
-                body = future.result()
-            except RedserveError as failure:
-                self.fail(failure)
-            except Exception as failure:
-                self._crash(failure)
+        def is_made(future: asyncio.Future[T]) -> None:
+            if future.cancelled():
+                return
+            error = future.exception()
+            if self._cancelled:
+                return
+            if error is None:
+                then(future.result())
+            elif isinstance(error, RedserveError):
+                self.fail(error)
             else:
-                self._succeed(body, result)
+                self._crash(error)
 
-        asyncio.get_running_loop().run_in_executor(None, self._codec.encode, self._request, outputs).add_done_callback(
-            encoded
-        )
+        asyncio.get_running_loop().run_in_executor(None, make).add_done_callback(is_made)
 
     def _succeed(self, body: bytes, result: Answer[list[Array]]) -> None:
         queue_ms, compute_ms = 1000 * result.queue_s, 1000 * result.compute_s
