@@ -67,6 +67,13 @@ def starlette_app() -> Starlette:
     return Starlette(routes=[Route("/models/{model}/predict", predict, methods=["POST"])])
 
 
+def starlette_app_without_body() -> Starlette:
+    async def predict(request: Request) -> Response:
+        return Response(b"{}", media_type="application/json")
+
+    return Starlette(routes=[Route("/models/{model}/predict", predict, methods=["POST"])])
+
+
 def fastapi_app(**settings: Any) -> FastAPI:
     app = FastAPI(**settings)
 
@@ -129,7 +136,8 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Callable[[Any], App]]]] = {
         lambda: asgi_app,
         {"bare": bare, "redserve": redserve, "OpenTelemetry ASGI": opentelemetry_asgi},
     ),
-    "Starlette route": (
+    "Starlette route, body not read": (starlette_app_without_body, {"bare": bare, "redserve": redserve}),
+    "Starlette route, body read": (
         starlette_app,
         {
             "bare": bare,
