@@ -26,10 +26,11 @@ its own memory, results are views: 48 us on top of the run for 64 requests of on
 Decision: on the CPU `run`, on the GPU I/O binding. Bound and collected anew for each run, so that runs may overlap,
 binding costs 13 us on the digits where `run` costs 8; it copies straight between the batch buffers and the device.
 
-Decision: one run uses all the cores that the process may use, none of them spinning. On two idle cores a second
-thread takes a perceptron of 1.6 M parameters from 1.93 to 1.08 ms at 64 rows. Digits lose 7 us a batch (the median)
-from 16 rows on, less than the HTTP work of one request. Where the other core is busy with something else the gain is
-gone; `intra_op_threads=1` is for that.
+Decision: one run uses all the cores that the process may use, none of them spinning. At best, on two idle cores, a
+second thread takes a perceptron of 1.6 M parameters from 1.93 to 1.08 ms at 64 rows; that is the lowest time of a run
+on a machine that was not quiet, whose medians gained little. Digits lose 7 us a batch (the median) from 16 rows on,
+less than the HTTP work of one request. Where the other core is busy with something else the gain is gone;
+`intra_op_threads=1` is for that.
 
 Decision: no silent fallback. `enable_fallback=0`, since ONNX Runtime otherwise rebuilds the session on the CPU in the
 middle of a run; `device="auto"` reports what `get_providers()` says and the reason; `device="cuda"` refuses to start.

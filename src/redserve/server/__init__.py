@@ -2,8 +2,9 @@
 
     settings -> create_app: models, service, doors, middleware -> runner: signals, readiness, drain, exit status
 
-Decision: `/predict` is a plain ASGI callable in front of FastAPI's routing, not a route. A request costs 77 us of CPU
-all in, as a route 194 us (`benchmarks/results/door_cost.json`), and the OpenAPI page documents it all the same.
+Decision: `/predict` is a plain ASGI callable in front of FastAPI's routing, not a route. Without sockets, a request
+costs a median of 77 us of CPU by the door and 194 us as a route (`benchmarks/results/door_cost.json`), and the OpenAPI
+page documents it all the same.
 
 Decision: a client that leaves is watched for only after 20 ms. A watching task for each request would cost a good part
 of what the door does, and rows that wait less than that are about to run anyway.
