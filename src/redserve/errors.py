@@ -3,6 +3,8 @@
 RedserveError                     500  error         server_error
 ├── ClientError                   400  client_error  client_error
 │   ├── BadRequest                400  client_error  bad_request
+│   ├── Unauthorized              401  client_error  unauthorized
+│   ├── Forbidden                 403  client_error  unauthorized
 │   ├── UnknownModel              404  client_error  unknown_model
 │   ├── NotFound                  404  client_error  not_found
 │   ├── MethodNotAllowed          405  client_error  method_not_allowed
@@ -11,9 +13,12 @@ RedserveError                     500  error         server_error
 │   ├── TooManyRows               413  client_error  too_large
 │   └── UnsupportedMediaType      415  client_error  unsupported_media_type
 ├── Rejected                      503  rejected      rejected         a retry makes sense
-│   ├── QueueFull                 503  rejected      queue_full
+│   ├── Overloaded                503  rejected      rejected         429 where the server is told so
+│   │   ├── QueueFull             503  rejected      queue_full
+│   │   └── PredictedLate         503  rejected      predicted_late
 │   ├── ModelNotReady             503  rejected      model_not_ready
 │   └── ShuttingDown              503  rejected      shutting_down
+├── DeadlineExpired               504  expired       deadline_expired it never ran
 ├── ModelError                    500  error         model_error      the model, or its function, failed
 │   ├── WrongResultCount          500  error         model_error      it answered another number of rows
 │   └── RunTimeout                500  error         run_timeout
@@ -30,7 +35,7 @@ class RedserveError(Exception):
 
     Attributes:
         status: The HTTP status a client sees.
-        outcome: How the request ended: `client_error`, `rejected` or `error`.
+        outcome: How the request ended: `client_error`, `rejected`, `expired` or `error`.
         reason: Why, as the label of `inference_errors_total`.
     """
 
@@ -57,6 +62,18 @@ class BadRequest(ClientError):
     def __init__(self, message: str, *, where: str | None = None) -> None:
         super().__init__(message)
         self.where = where
+
+
+class Unauthorized(ClientError):
+    """No key came with the request, or none that is known."""
+
+    status, reason = 401, "unauthorized"
+
+
+class Forbidden(ClientError):
+    """The key is known, but not for this."""
+
+    status, reason = 403, "unauthorized"
 
 
 class UnknownModel(ClientError):
@@ -132,8 +149,20 @@ class Rejected(RedserveError):
     status, outcome, reason = 503, "rejected", "rejected"
 
 
-class QueueFull(Rejected):
-    """Turned away at admission: the request does not fit beside what already waits.
+class Overloaded(Rejected):
+    """Turned away at admission, because too much waits already.
+
+    Attributes:
+        retry_after_s: When a retry may be welcome; `None` where nothing is known.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(Overloaded):
+    """The request does not fit beside what already waits.
 
     Attributes:
         waiting: How much waits now.
@@ -143,11 +172,21 @@ class QueueFull(Rejected):
 
     reason = "queue_full"
 
-    def __init__(self, *, waiting: int, limit: int, unit: str = "rows") -> None:
-        super().__init__(f"the queue is full: {waiting} of {limit} {unit} already wait")
+    def __init__(self, *, waiting: int, limit: int, unit: str = "rows", retry_after_s: float | None = None) -> None:
+        super().__init__(f"the queue is full: {waiting} of {limit} {unit} already wait", retry_after_s=retry_after_s)
         self.waiting = waiting
         self.limit = limit
         self.unit = unit
+
+
+class PredictedLate(Overloaded):
+    """The request would be answered after its deadline, by all that is known about what waits and how long it takes."""
+
+    reason = "predicted_late"
+
+    def __init__(self, *, late_s: float) -> None:
+        super().__init__(f"the answer would come {1000 * late_s:.0f} ms after its deadline", retry_after_s=late_s)
+        self.late_s = late_s
 
 
 class ModelNotReady(Rejected):
@@ -162,6 +201,15 @@ class ShuttingDown(Rejected):
     reason = "shutting_down"
 
     def __init__(self, message: str = "shutting down, no new work is taken") -> None:
+        super().__init__(message)
+
+
+class DeadlineExpired(RedserveError):
+    """The deadline passed, or could not be met any more, while the request waited: it never ran."""
+
+    status, outcome, reason = 504, "expired", "deadline_expired"
+
+    def __init__(self, message: str = "the deadline passed before the request could run") -> None:
         super().__init__(message)
 
 
