@@ -71,7 +71,6 @@ def attempts(
         run.call_begins(together, now_s=clock())
         call = yield [request.payload for request in together]
         ended_s = clock()
-        report = run.call_ended(now_s=ended_s)
         if run.is_cut:
             return
         returned, error = call
@@ -83,6 +82,8 @@ def attempts(
                 failed.pop(request, None)
         else:
             failed.update(dict.fromkeys(together, error))
+        has_failed = error is not None or all(isinstance(outcome, RedserveError) for outcome in outcomes)
+        report = run.call_ended(now_s=ended_s, has_failed=has_failed)
         part = _next_part(parts, error)
         if part is None and failed:
             settled = [*settled, *failed]

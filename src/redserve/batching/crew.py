@@ -160,7 +160,7 @@ class Crew(Generic[P, R]):
             return False
         ended_s = self._clock()
         if run.is_called:
-            self._recorder.record(run.call_ended(now_s=ended_s))
+            self._recorder.record(run.call_ended(now_s=ended_s, has_failed=True))
         self._interrupt(run)
         for request in run.batch.requests:
             self._settle(request, error, run, batch_rows=run.batch.rows, ended_s=ended_s)

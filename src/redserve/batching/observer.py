@@ -18,12 +18,14 @@ class BatchReport:
             run again.
         waits_s: How long each of its requests was queued; empty for a `split`, whose requests are reported already.
         compute_s: What the function took.
+        has_failed: Nobody in it has a result: the function raised, broke its contract or was given up.
     """
 
     rows: int
     why: str
     waits_s: Sequence[float]
     compute_s: float
+    has_failed: bool
 
 
 class BatchRecorder(Protocol):

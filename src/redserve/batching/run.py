@@ -67,8 +67,8 @@ class Run(Generic[W]):
         self.called_s = now_s
         self.is_called = True
 
-    def call_ended(self, *, now_s: float) -> BatchReport:
-        """The function has returned, or is given up."""
+    def call_ended(self, *, now_s: float, has_failed: bool) -> BatchReport:
+        """The function has returned, or is given up; `has_failed` as in the report."""
         self.is_called = False
         is_first = len(self._called_with) == len(self.batch.requests)
         return BatchReport(
@@ -76,4 +76,5 @@ class Run(Generic[W]):
             why=self.batch.why if is_first else "split",
             waits_s=[self.taken_s - request.arrived_s for request in self.batch.requests] if is_first else (),
             compute_s=now_s - self.called_s,
+            has_failed=has_failed,
         )
