@@ -1,10 +1,11 @@
 """Instruments: requests, batches and models as numbers on a prometheus_client registry, and `/metrics` to read them.
 
-    REDMetrics    received, finished ─┐
-    BatchMetrics  record, depth()    ─┼─> cells (plain lists, one writer: the event loop)
-    ModelMetrics  info, ready        ─┘      │ copied in one step
-                                             ├─> metrics_app: rendered from cached lines, in a thread
-                                             └─> collect(): Metric objects, for generate_latest and whoever else asks
+    REDMetrics       received, finished ─┐
+    BatchMetrics     record, depth()     │
+    ModelMetrics     info, ready        ─┼─> cells (plain lists, one writer: the event loop)
+    DeadlineMetrics  missed             ─┘      │ copied in one step
+                                                ├─> metrics_app: rendered from cached lines, in a thread
+                                                └─> collect(): Metric objects, for generate_latest and others
 
 Needs prometheus_client alone. Each instrument belongs to a registry and a namespace: made twice, it writes the same
 numbers twice, because frameworks build their middleware stack more than once.
@@ -42,8 +43,17 @@ Decision: no `_created` series. They would double the counters, and Prometheus s
 
 from redserve.metrics.batch import BatchMetrics, BatchRecorder
 from redserve.metrics.buckets import latency_buckets
+from redserve.metrics.deadlines import DeadlineMetrics
 from redserve.metrics.exposition import metrics_app
 from redserve.metrics.model import ModelMetrics
 from redserve.metrics.red import REDMetrics
 
-__all__ = ["BatchMetrics", "BatchRecorder", "ModelMetrics", "REDMetrics", "latency_buckets", "metrics_app"]
+__all__ = [
+    "BatchMetrics",
+    "BatchRecorder",
+    "DeadlineMetrics",
+    "ModelMetrics",
+    "REDMetrics",
+    "latency_buckets",
+    "metrics_app",
+]

@@ -1,6 +1,7 @@
 """One version of one model, from its file to its last answer: load, warm up, infer, drain."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -155,13 +156,22 @@ class ServedModel:
             extra={"model": self.name, "provider": engine.provider, "max_batch_size": max_batch_size},
         )
 
-    def infer(self, tensors: Tensors, answer: Callable[[Answer[Outputs]], None]) -> Ticket:
+    def infer(
+        self, tensors: Tensors, answer: Callable[[Answer[Outputs]], None], *, deadline_s: float = math.inf
+    ) -> Ticket:
         """Run `tensors`, in a batch with others where they fit; `answer` is called once, on the loop.
+
+        Args:
+            tensors: The rows.
+            answer: Gets the outputs, or what went wrong.
+            deadline_s: When the answer is due, by `time.perf_counter()`.
 
         Raises:
             BadRequest: The tensors do not fit the model.
             TooManyRows: They are more rows than may wait at all.
             QueueFull: Too much waits already.
+            PredictedLate: The answer would come after its deadline.
+            DeadlineExpired: The deadline has passed.
             ModelNotReady: It is not ready.
             ShuttingDown: It is draining.
         """

@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from redserve import demo
 from redserve.engine.base import Engine
 from redserve.errors import outcome_of
-from redserve.metrics import BatchMetrics, ModelMetrics, latency_buckets
+from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics, latency_buckets
 from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository, ModelState, ServedModel
 from redserve.server import admin, docs
@@ -89,7 +89,12 @@ def create_app(
     app.exception_handler(Exception)(_unhandled)
     app.add_middleware(
         PredictDoor,
-        service=InferenceService(serving.repository),
+        service=InferenceService(
+            serving.repository,
+            deadlines=settings.deadlines(),
+            missed=DeadlineMetrics(registry).missed,
+            overload_status=settings.overload_status,
+        ),
         max_body_bytes=settings.max_body_mib * 2**20,
         max_bodies_bytes=settings.max_queue_mib * 2**20,
         body_timeout_s=settings.body_timeout_s,
@@ -173,7 +178,7 @@ def _repository(
 
 
 def _buckets(settings: Settings) -> tuple[float, ...]:
-    slo_ms = settings.latency_slo_ms
+    slo_ms = settings.latency_slo_ms or settings.slo_ms
     try:
         return latency_buckets(None if slo_ms is None else slo_ms / 1000)
     except ValueError as error:

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from redserve.errors import MethodNotAllowed, QueueFull, RedserveError, SlowRequest, TooLarge
 from redserve.middleware import set_error, set_model, set_route
 from redserve.routes import path_below
-from redserve.server.service import InferenceService, Reply, error_reply
+from redserve.server.deadlines import HEADER as TIMEOUT_MS
+from redserve.server.service import InferenceService, Reply
 
 WATCH_AFTER_S = 0.02
 """A request that is not answered by then is watched for a client that leaves; a task for each would cost 10 us."""
@@ -63,12 +64,12 @@ class PredictDoor:
         set_route(scope, "/predict/{model}" if name else "/predict")
         set_model(scope, self._service.model_label(name or None))
         if scope["method"] != "POST":
-            return await _send(scope, send, error_reply(MethodNotAllowed(scope["method"], allowed=("POST",))))
+            return await _send(scope, send, self._service.refusal(MethodNotAllowed(scope["method"], allowed=("POST",))))
         headers = dict(scope["headers"])
         try:
             body = await self._read(receive, headers.get(b"content-length", b""))
         except RedserveError as error:
-            return await _send(scope, send, error_reply(error))
+            return await _send(scope, send, self._service.refusal(error))
         if body is None:
             return None
         exchange = _Exchange()
@@ -78,6 +79,7 @@ class PredictDoor:
             exchange.answer,
             content_type=headers.get(b"content-type", b""),
             content_encoding=headers.get(b"content-encoding", b""),
+            timeout_ms=headers.get(TIMEOUT_MS, b""),
             arrived_s=arrived_s,
         )
         try:

@@ -9,6 +9,7 @@ answers encoded, in a thread.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,9 +19,18 @@ import orjson
 
 from redserve.batching import Answer, Ticket
 from redserve.engine.tensors import Array
-from redserve.errors import BadRequest, MethodNotAllowed, ModelError, RedserveError, Rejected, UnsupportedMediaType
+from redserve.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    ModelError,
+    Overloaded,
+    RedserveError,
+    Rejected,
+    UnsupportedMediaType,
+)
 from redserve.models import ModelRepository, ServedModel
 from redserve.protocol import Codec, InferRequest, PredictJson
+from redserve.server.deadlines import Deadlines
 
 logger = logging.getLogger("redserve.server")
 
@@ -54,7 +64,7 @@ class Reply:
     error: RedserveError | None = None
 
 
-def error_reply(error: RedserveError, *, model: str = "") -> Reply:
+def error_reply(error: RedserveError, *, model: str = "", overload_status: int = 503) -> Reply:
     """The answer to a request that failed: `{"error": {"reason", "message", ...}}`."""
     fields: dict[str, str] = {"reason": error.reason, "message": str(error)[:MAX_MESSAGE_CHARACTERS]}
     if model:
@@ -63,18 +73,39 @@ def error_reply(error: RedserveError, *, model: str = "") -> Reply:
         fields["where"] = error.where[:MAX_MESSAGE_CHARACTERS]
     body = orjson.dumps({"error": fields})
     headers = [JSON, (b"content-length", str(len(body)).encode())]
+    status = error.status
     if isinstance(error, Rejected):
-        headers.append((b"retry-after", b"1"))
+        retry_after_s = 0.0
+        if isinstance(error, Overloaded):
+            status, retry_after_s = overload_status, error.retry_after_s or 0.0
+        headers.append((b"retry-after", str(max(math.ceil(retry_after_s), 1)).encode()))  # whole seconds: RFC 9110
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
-    return Reply(error.status, headers, body, model, error)
+    return Reply(status, headers, body, model, error)
 
 
 class InferenceService:
-    """Answers `/predict` for every model of a repository."""
+    """Answers `/predict` for every model of a repository.
 
-    def __init__(self, repository: ModelRepository) -> None:
+    Args:
+        repository: The models.
+        deadlines: When answers are due.
+        missed: Told the model of each answer that is sent after its deadline.
+        overload_status: The status of what is turned away because too much waits: 503 or 429.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        *,
+        deadlines: Deadlines,
+        missed: Callable[[str], None],
+        overload_status: int = 503,
+    ) -> None:
         self.repository = repository
+        self.deadlines = deadlines
+        self.missed = missed
+        self._overload_status = overload_status
         self._codecs: dict[tuple[str, str], tuple[ServedModel, PredictJson]] = {}
 
     def predict(
@@ -85,6 +116,7 @@ class InferenceService:
         *,
         content_type: bytes = b"application/json",
         content_encoding: bytes = b"",
+        timeout_ms: bytes = b"",
         arrived_s: float,
     ) -> "Call":
         """Begin a request; `answer` may be called before this returns, when it is refused.
@@ -95,15 +127,17 @@ class InferenceService:
             answer: Called once, on the loop, unless the call is cancelled.
             content_type: As the client sent it; empty when it sent none.
             content_encoding: As the client sent it; empty when it sent none.
+            timeout_ms: `X-Request-Timeout-Ms` as the client sent it; empty when it sent none.
             arrived_s: `time.perf_counter()` when the request arrived.
 
         Returns:
             The call, for cancelling it when the client leaves.
         """
-        call = Call(answer, arrived_s)
+        call = Call(self, answer, arrived_s)
         try:
             model = self.repository.get(model_name)
             call.model = model.name
+            call.deadline_s = self.deadlines.deadline_s(timeout_ms, arrived_s=arrived_s)
             _check_content(content_type, content_encoding)
             codec = self._codec_of(model)
         except RedserveError as error:
@@ -111,6 +145,10 @@ class InferenceService:
             return call
         call.begin(model, codec, body)
         return call
+
+    def refusal(self, error: RedserveError, *, model: str = "") -> Reply:
+        """The answer to a request that fails with `error`."""
+        return error_reply(error, model=model, overload_status=self._overload_status)
 
     def model_label(self, model_name: str | None) -> str:
         """The `model` label of a request for `model_name`, served or not yet; empty where there is no such model."""
@@ -137,16 +175,29 @@ class Call:
 
     Attributes:
         model: The model it goes to; empty until it is found.
+        deadline_s: When its answer is due.
     """
 
-    __slots__ = ("_answer", "_arrived_s", "_cancelled", "_codec", "_request", "_ticket", "model")
+    __slots__ = (
+        "_answer",
+        "_arrived_s",
+        "_cancelled",
+        "_codec",
+        "_request",
+        "_service",
+        "_ticket",
+        "deadline_s",
+        "model",
+    )
 
-    def __init__(self, answer: Callable[[Reply], None], arrived_s: float) -> None:
+    def __init__(self, service: InferenceService, answer: Callable[[Reply], None], arrived_s: float) -> None:
+        self._service = service
         self._answer = answer
         self._arrived_s = arrived_s
         self._cancelled = False
         self._ticket: Ticket | None = None
         self.model = ""
+        self.deadline_s = math.inf
 
     def begin(self, model: ServedModel, codec: Codec, body: bytes) -> None:
         """Decode and queue."""
@@ -165,12 +216,12 @@ class Call:
 
     def fail(self, error: RedserveError) -> None:
         """Answer with `error`."""
-        self._reply(error_reply(error, model=self.model))
+        self._reply(self._service.refusal(error, model=self.model))
 
     def _queue(self, model: ServedModel, request: InferRequest) -> None:
         self._request = request
         try:
-            self._ticket = model.infer(request.tensors, self._ran)
+            self._ticket = model.infer(request.tensors, self._ran, deadline_s=self.deadline_s)
         except BadRequest as error:
             where = error.where and self._codec.place(request, error.where)
             self.fail(BadRequest(str(error), where=where))
@@ -216,13 +267,16 @@ class Call:
 
     def _succeed(self, body: bytes, result: Answer[list[Array]]) -> None:
         queue_ms, compute_ms = 1000 * result.queue_s, 1000 * result.compute_s
-        total_ms = 1000 * (perf_counter() - self._arrived_s)
+        now_s = perf_counter()
+        total_ms = 1000 * (now_s - self._arrived_s)
         timing = f"queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, total;dur={total_ms:.3f}"
         headers = [
             JSON,
             (b"content-length", str(len(body)).encode()),
             (b"server-timing", timing.encode()),
         ]
+        if now_s > self.deadline_s and not self._cancelled:
+            self._service.missed(self.model)
         self._reply(Reply(200, headers, body, self.model))
 
     def _crash(self, error: BaseException) -> None:

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from redserve.batching import BatchPolicy
 from redserve.models import ModelOptions
+from redserve.server.deadlines import Deadlines
 
 
 class Settings(BaseSettings):
@@ -55,8 +56,16 @@ class Settings(BaseSettings):
     """rows run together, at most; auto measures which size is best"""
     max_queue_delay_ms: float = Field(0.0, ge=0, le=60_000)
     """how long the oldest row waits for company; 0 runs what is there"""
+    slo_ms: float | None = Field(None, gt=0, le=3_600_000)
+    """answer within this or refuse: the budget of requests that name none, and the bound of the queue"""
+    request_timeout_ms: float = Field(30_000.0, gt=0, le=3_600_000)
+    """budget of a request that names none in X-Request-Timeout-Ms, without --slo-ms"""
+    max_request_timeout_ms: float = Field(60_000.0, gt=0, le=3_600_000)
+    """budget of a request that names more"""
+    overload_status: int = 503
+    """status of what is refused because too much waits: 503, or 429 for load balancers that drop servers over a 503"""
     max_queue_rows: int = Field(1024, ge=1)
-    """rows that may wait; more are refused with 503"""
+    """rows that may wait; more are refused"""
     max_queue_mib: int = Field(256, ge=1)
     """MiB of tensors that may wait, and of bodies that may be on their way"""
     max_body_mib: int = Field(16, ge=1, le=2048)
@@ -78,7 +87,7 @@ class Settings(BaseSettings):
     finite: bool = True
     """refuse rows with NaN or infinity"""
     latency_slo_ms: float | None = Field(None, gt=0)
-    """make this latency an exact histogram bound, with fine ones around it"""
+    """make this latency an exact histogram bound, with fine ones around it (default: that of --slo-ms)"""
     access_log: bool = False
     """one JSON line a request on standard output"""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -89,6 +98,13 @@ class Settings(BaseSettings):
     def _one_worker(cls, value: int) -> int:
         if value != 1:
             raise ValueError("one process only, for now: each worker would have a queue and metrics of its own")
+        return value
+
+    @field_validator("overload_status")
+    @classmethod
+    def _refuses_politely(cls, value: int) -> int:
+        if value not in (429, 503):
+            raise ValueError("503 or 429")
         return value
 
     @classmethod
@@ -123,6 +139,11 @@ class Settings(BaseSettings):
             return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def deadlines(self) -> Deadlines:
+        """The part that says when answers are due; milliseconds become seconds."""
+        default_ms = self.slo_ms or self.request_timeout_ms
+        return Deadlines(default_s=default_ms / 1000, max_s=self.max_request_timeout_ms / 1000)
 
     def model_options(self) -> ModelOptions:
         """The part that says how the model is served; milliseconds become seconds."""
