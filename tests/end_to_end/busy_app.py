@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from redserve import BatchMetrics, ModelMetrics, QueueFull, REDMiddleware, batched, set_error, set_model
+from redserve.metrics import DeadlineMetrics
 
 MODEL = "embed"
 PATHS = ("/embed", "/embed", "/embed", "/refused", "/broken")
@@ -28,6 +29,7 @@ def busy_app(registry: CollectorRegistry) -> Starlette:
     models = ModelMetrics(registry)
     models.info(MODEL, "", "CPUExecutionProvider", batching="dynamic", max_batch_size="8")
     models.ready(MODEL, "", True)
+    DeadlineMetrics(registry).expect(MODEL)
 
     @batched(max_batch_size=8, name=MODEL, observer=BatchMetrics(registry))
     def length(texts: list[str]) -> list[int]:

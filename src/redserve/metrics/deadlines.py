@@ -26,6 +26,11 @@ class DeadlineMetrics:
     def __init__(self, registry: CollectorRegistry | None = None, *, namespace: str = "inference") -> None:
         self._families = shared_families(_DeadlineFamilies, registry, namespace)
 
+    def expect(self, model: str) -> None:
+        """Show `model` with 0: `rate()` cannot see the first increase of a series that is new."""
+        families = self._families
+        families.missed.series(families.models.bounded(model))
+
     def missed(self, model: str) -> None:
         """An answer of `model` was sent after its deadline."""
         families = self._families

@@ -87,12 +87,15 @@ def create_app(
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(Exception)(_unhandled)
+    deadline_metrics = DeadlineMetrics(registry)
+    for model in serving.repository:
+        deadline_metrics.expect(model.name)
     app.add_middleware(
         PredictDoor,
         service=InferenceService(
             serving.repository,
             deadlines=settings.deadlines(),
-            missed=DeadlineMetrics(registry).missed,
+            missed=deadline_metrics.missed,
             overload_status=settings.overload_status,
         ),
         max_body_bytes=settings.max_body_mib * 2**20,

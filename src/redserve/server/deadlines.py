@@ -11,7 +11,7 @@ from redserve.errors import BadRequest
 
 HEADER = b"x-request-timeout-ms"
 
-_NUMBER = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
+_NUMBER = re.compile(rb"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
