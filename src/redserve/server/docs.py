@@ -39,8 +39,10 @@ _ERRORS = {
     "408": "the body came too slowly",
     "413": "the body is too large",
     "415": "the body is not JSON",
+    "429": "as 503 for overload, where --overload-status says so",
     "500": "the model failed on this request",
-    "503": "the queue is full, or the model is not ready; try again after Retry-After seconds",
+    "503": "overloaded, too late for the deadline, or the model is not ready; try again after Retry-After seconds",
+    "504": "the deadline passed before the request could run",
 }
 
 
@@ -60,7 +62,7 @@ def example_of(model: ServedModel, *, by_column: bool = False) -> tuple[bytes, b
 def predict_paths(models: list[ServedModel]) -> dict[str, Any]:
     """The `paths` of `/predict` and `/predict/{model}`."""
     named = _operation("Run one of the models", "predict_model", models)
-    named["parameters"] = [
+    named["parameters"] += [
         {
             "name": "model",
             "in": "path",
@@ -87,6 +89,14 @@ def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> di
         "operationId": operation_id,
         "tags": ["inference"],
         "description": "\n\n".join(_description(model) for model in models),
+        "parameters": [
+            {
+                "name": "X-Request-Timeout-Ms",
+                "in": "header",
+                "description": "answer within this or refuse; the server caps it, and has a default",
+                "schema": {"type": "number", "exclusiveMinimum": 0},
+            }
+        ],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _request_schema(models), "examples": requests}},
