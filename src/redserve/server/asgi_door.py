@@ -25,6 +25,16 @@ MAX_LENGTH_DIGITS = 18
 """A longer `Content-Length` is no size of anything; `int` itself refuses one of 4,300 digits."""
 
 
+def predict_route(path: str) -> tuple[str, str] | None:
+    """The route template of a path that the door takes, and the model's name in it, which may be empty; else `None`."""
+    if path == "/predict":
+        return path, ""
+    name = path.removeprefix("/predict/")
+    if name == path or name == "" or "/" in name:
+        return None
+    return "/predict/{model}", name
+
+
 class PredictDoor:
     """ASGI middleware that answers inference requests.
 
@@ -56,12 +66,12 @@ class PredictDoor:
         """Serve one connection scope."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        path = path_below(scope.get("root_path", ""), scope["path"])
-        door, _, name = path[1:].partition("/")
-        if door != "predict" or "/" in name or path.endswith("/"):
+        route = predict_route(path_below(scope.get("root_path", ""), scope["path"]))
+        if route is None:
             return await self.app(scope, receive, send)
+        template, name = route
         arrived_s = perf_counter()
-        set_route(scope, "/predict/{model}" if name else "/predict")
+        set_route(scope, template)
         set_model(scope, self._service.model_label(name or None))
         if scope["method"] != "POST":
             return await _send(scope, send, self._service.refusal(MethodNotAllowed(scope["method"], allowed=("POST",))))
