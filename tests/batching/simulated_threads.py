@@ -55,7 +55,10 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self.dispatcher: Dispatcher[Waiting] = Dispatcher(
-            policy, clock=lambda: self.now_s, gate=LingerGate() if policy.linger else None
+            policy,
+            clock=lambda: self.now_s,
+            turn_away=lambda _: None,
+            gate=LingerGate() if policy.linger else None,
         )
         worker = SimulatedWorker(self, service_s)
         self.dispatcher.instances.append(worker.instance)

@@ -208,6 +208,8 @@ def test_clearing_gives_everything_back_oldest_first():
         {"max_queue_rows": 0},
         {"max_queue_bytes": 0},
         {"max_reruns": -1},
+        {"slo_s": 0.0},
+        {"slo_s": math.inf},
     ],
 )
 def test_a_policy_out_of_range_fails_where_it_is_made(wrong: dict[str, float]):

@@ -1,42 +1,24 @@
 """The waiting line in front of the engines: pure logic, told the time (`now_s`).
 
-    offer ──> [ one line in order of arrival, and one per group ] ──> take: a batch of one group, and why
-    cancel ─────────┘
+    offer ──> [ one line per group, by turn ] ──> take: a batch of one group, and why
+    cancel, expire ─────┘
 
-The group whose head arrived first goes first; inside a group requests are never overtaken. Every step costs the same
-however many wait, except that `take` costs what it takes.
+The group whose head is due first goes first, and inside a group who is due first; without deadlines both are the order
+of arrival. A step costs the same however many wait without deadlines, except that `take` costs what it takes; with
+deadlines it looks at the head of each group, too.
 """
 
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic
 
+from redserve.batching.line import Line, W, Waiting
 from redserve.batching.policy import BatchPolicy
 from redserve.errors import QueueFull
 
-
-class Waiting:
-    """A place in the line; what waits there derives from it.
-
-    Attributes:
-        rows: How many rows of a batch it fills; >= 1.
-        group: Only requests of equal groups share a batch.
-        size_bytes: What it holds in memory, counted against `max_queue_bytes`.
-        arrived_s: When it came.
-    """
-
-    __slots__ = ("arrived_s", "group", "rows", "size_bytes")
-
-    def __init__(self, *, arrived_s: float, rows: int = 1, group: Hashable = None, size_bytes: int = 0) -> None:
-        self.arrived_s = arrived_s
-        self.rows = rows
-        self.group = group
-        self.size_bytes = size_bytes
-
-
-W = TypeVar("W", bound=Waiting)
+__all__ = ["Batch", "BatchQueue", "Waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +37,8 @@ class Batch(Generic[W]):
     why: str
 
 
-class _Line(Generic[W]):
-    """The requests of one group, in order of arrival."""
-
-    __slots__ = ("requests", "rows")
-
-    def __init__(self) -> None:
-        self.requests: OrderedDict[W, None] = OrderedDict()
-        self.rows = 0
-
-
 class BatchQueue(Generic[W]):
-    """Groups what waits into batches by `policy`, oldest first.
+    """Groups what waits into batches by `policy`, earliest deadline first, then oldest first.
 
     Attributes:
         rows: That wait now.
@@ -76,8 +48,10 @@ class BatchQueue(Generic[W]):
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
         self._by_arrival: OrderedDict[W, None] = OrderedDict()
-        self._lines: dict[Hashable, _Line[W]] = {}
+        self._lines: dict[Hashable, Line[W]] = {}
         self._full: dict[Hashable, None] = {}  # the groups that fill a batch; a dict for its order
+        self._with_deadline = 0
+        self._hopeless: list[W] = []
         self.rows = 0
         self.size_bytes = 0
 
@@ -91,7 +65,7 @@ class BatchQueue(Generic[W]):
         return bool(self._full)
 
     def offer(self, *requests: W) -> None:
-        """Put `requests` last in line, all of them or none.
+        """Queue `requests`, all of them or none.
 
         An empty queue takes whatever comes, so a request larger than the bounds is served when its turn comes
         instead of never; what may come at all is limited where bodies are read.
@@ -112,7 +86,7 @@ class BatchQueue(Generic[W]):
             if self.size_bytes + size_bytes > self._policy.max_queue_bytes:
                 raise QueueFull(waiting=self.size_bytes, limit=self._policy.max_queue_bytes, unit="bytes")
         for request in requests:
-            self._append(request)
+            self._insert(request)
 
     def due_s(self) -> float:
         """When `take` next yields a batch: `-inf` is at once, `inf` is never."""
@@ -122,34 +96,56 @@ class BatchQueue(Generic[W]):
             return -math.inf
         return next(iter(self._by_arrival)).arrived_s + self._policy.max_queue_delay_s
 
-    def take(self, *, now_s: float) -> Batch[W] | None:
-        """Remove and return the batch due by `now_s`; `None` when none is. A `now_s` of `inf` ends every delay."""
-        if now_s < self.due_s() or not self._by_arrival:
+    def take(self, *, now_s: float, is_draining: bool = False) -> Batch[W] | None:
+        """Remove and return the batch due by `now_s`; `None` when none is. Draining ends every delay.
+
+        Whoever can no longer be answered in time leaves the queue as well, see `pop_hopeless`.
+        """
+        if self._with_deadline:
+            self._drop_expired(now_s)
+        if not self._by_arrival or (now_s < self.due_s() and not is_draining):
             return None
         oldest = next(iter(self._by_arrival))
-        is_due = now_s >= oldest.arrived_s + self._policy.max_queue_delay_s
-        group = oldest.group if is_due else next(iter(self._full))
+        is_due = is_draining or now_s >= oldest.arrived_s + self._policy.max_queue_delay_s
+        if not is_due:
+            group = next(iter(self._full))
+        elif self._with_deadline and len(self._lines) > 1:
+            group = min(self._lines.values(), key=_head_turn).requests[0].group
+        else:
+            group = oldest.group
         why = "delay" if self._policy.max_queue_delay_s else "idle"
         if group in self._full:
             why = "full"
 
         line = self._lines[group]
         room = self._policy.max_batch_size
-        requests: list[W] = []
+        count = 0
         for request in line.requests:
             if request.rows > room:
                 break
             room -= request.rows
-            requests.append(request)
-        for request in requests:
-            self._remove(request, line)
-        return Batch(requests, self._policy.max_batch_size - room, why)
+            count += 1
+        return Batch(self._remove(line, 0, count), self._policy.max_batch_size - room, why)
+
+    def pop_hopeless(self) -> list[W]:
+        """Those who left the queue since the last call because they can no longer be answered in time."""
+        hopeless, self._hopeless = self._hopeless, []
+        return hopeless
+
+    def expire(self, *, now_s: float) -> float:
+        """Make those hopeless whose deadline has passed; returns the next deadline, or `inf`."""
+        if not self._with_deadline:
+            return math.inf
+        self._drop_expired(now_s)
+        return min((line.first_deadline_s() for line in self._lines.values()), default=math.inf)
 
     def cancel(self, request: W) -> bool:
         """Take `request` out of the line; `False` when it is no longer in it."""
         if request not in self._by_arrival:
             return False
-        self._remove(request, self._lines[request.group])
+        line = self._lines[request.group]
+        index = line.index(request)
+        self._remove(line, index, index + 1)
         return True
 
     def clear(self) -> list[W]:
@@ -158,28 +154,49 @@ class BatchQueue(Generic[W]):
         self._by_arrival.clear()
         self._lines.clear()
         self._full.clear()
-        self.rows = self.size_bytes = 0
+        self.rows = self.size_bytes = self._with_deadline = 0
         return requests
 
-    def _append(self, request: W) -> None:
+    def _insert(self, request: W) -> None:
         line = self._lines.get(request.group)
         if line is None:
-            line = self._lines[request.group] = _Line()
-        line.requests[request] = None
-        line.rows += request.rows
+            line = self._lines[request.group] = Line()
+        line.insert(request)
         if line.rows >= self._policy.max_batch_size:
             self._full[request.group] = None
         self._by_arrival[request] = None
         self.rows += request.rows
         self.size_bytes += request.size_bytes
+        if request.deadline_s != math.inf:
+            self._with_deadline += 1
 
-    def _remove(self, request: W, line: _Line[W]) -> None:
-        del line.requests[request]
-        line.rows -= request.rows
+    def _remove(self, line: Line[W], start: int, stop: int) -> list[W]:
+        removed = line.requests[start:stop]
+        del line.requests[start:stop]
+        group = removed[0].group
+        for request in removed:
+            del self._by_arrival[request]
+            line.rows -= request.rows
+            self.rows -= request.rows
+            self.size_bytes -= request.size_bytes
+            if request.deadline_s != math.inf:
+                self._with_deadline -= 1
         if line.rows < self._policy.max_batch_size:
-            self._full.pop(request.group, None)
+            self._full.pop(group, None)
         if not line.requests:
-            del self._lines[request.group]
-        del self._by_arrival[request]
-        self.rows -= request.rows
-        self.size_bytes -= request.size_bytes
+            del self._lines[group]
+        return removed
+
+    def _drop_expired(self, now_s: float) -> None:
+        for line in list(self._lines.values()):
+            index = 0
+            while index < len(line.requests) and line.requests[index].turn_s <= now_s:
+                if line.requests[index].deadline_s <= now_s:
+                    self._hopeless += self._remove(line, index, index + 1)
+                else:
+                    index += 1
+
+
+def _head_turn(line: Line[W]) -> tuple[float, float]:
+    head = line.requests[0]
+    return head.turn_s, head.arrived_s

@@ -5,8 +5,9 @@ submit ──> Dispatcher.offer ──> one flush a loop turn ──> Crew: runs
 
 import asyncio
 import contextvars
+import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
@@ -15,7 +16,7 @@ from redserve.batching.crew import Crew
 from redserve.batching.observer import BatchObserver, GuardedRecorder
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.request import Answer, Parts, Request, Ticket
-from redserve.errors import ShuttingDown
+from redserve.errors import DeadlineExpired, ShuttingDown
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -40,7 +41,9 @@ class Batcher(Generic[P, R]):
         max_run_s: Longest that one call may take; `None` waits for ever.
         split: Cuts a payload of more than `max_batch_size` rows into parts `(payload, rows)` of at most that many.
         join: Makes the one result of the results of such parts, in order.
-        clock: Seconds that only grow; tests bring their own.
+        service_times_s: What is known of the seconds that a call takes, by rows; measured at warm-up, say. The
+            batcher learns them while it runs, but predicts from the first request on where it is told.
+        clock: Seconds that only grow, that deadlines are told in; tests bring their own.
 
     Raises:
         ValueError: No function, or plain and async ones mixed, or a `max_run_s` that is not positive.
@@ -58,6 +61,7 @@ class Batcher(Generic[P, R]):
         max_run_s: float | None = 60.0,
         split: Callable[[P, int], list[tuple[P, int]]] | None = None,
         join: Callable[[list[R]], R] | None = None,
+        service_times_s: Mapping[int, float] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -75,6 +79,7 @@ class Batcher(Generic[P, R]):
                 observer, name=name, version=version, depth=lambda: self.queued_rows, limit=self._policy.max_queue_rows
             ),
             max_run_s=max_run_s,
+            service_times_s=service_times_s or {},
             clock=clock,
         )
         self._dispatcher = self._crew.dispatcher
@@ -102,11 +107,21 @@ class Batcher(Generic[P, R]):
         """Whether every instance hangs in calls that were given up, so that requests fail at once."""
         return self._crew.is_stalled
 
-    async def __call__(self, payload: P, *, rows: int = 1, group: Hashable = None, size_bytes: int = 0) -> R:
+    async def __call__(
+        self,
+        payload: P,
+        *,
+        rows: int = 1,
+        group: Hashable = None,
+        size_bytes: int = 0,
+        deadline_s: float = math.inf,
+    ) -> R:
         """Submit `payload` and wait for its result; cancelling this cancels the request.
 
         Raises:
             QueueFull: It does not fit beside what waits.
+            PredictedLate: The answer would come after its deadline.
+            DeadlineExpired: The deadline has passed, or passed before it could run.
             ShuttingDown: The batcher is closed, or closed before the request could run.
             ModelError: The function failed on it; what it raised is the cause.
             ValueError: As `submit`.
@@ -121,7 +136,7 @@ class Batcher(Generic[P, R]):
             else:
                 future.set_result(cast(R, answer.result))
 
-        ticket = self.submit(payload, settle, rows=rows, group=group, size_bytes=size_bytes)
+        ticket = self.submit(payload, settle, rows=rows, group=group, size_bytes=size_bytes, deadline_s=deadline_s)
         try:
             return await future
         finally:
@@ -135,6 +150,7 @@ class Batcher(Generic[P, R]):
         rows: int = 1,
         group: Hashable = None,
         size_bytes: int = 0,
+        deadline_s: float = math.inf,
     ) -> Ticket:
         """Queue `payload`.
 
@@ -145,19 +161,29 @@ class Batcher(Generic[P, R]):
             rows: How many rows of a batch the payload fills.
             group: Only requests of equal groups share a batch.
             size_bytes: What the payload holds in memory, counted against `max_queue_bytes`.
+            deadline_s: When the answer is due, by the batcher's clock; `inf`: `slo_s` from now, or whenever it comes.
+                Until then the request either runs or is answered `DeadlineExpired`. What runs is answered even late.
 
         Raises:
             QueueFull: It does not fit beside what waits. An empty queue takes a request of any size.
+            PredictedLate: The answer would come after its deadline, by all that is known. Never with an empty queue.
+            DeadlineExpired: The deadline has passed.
             ShuttingDown: The batcher is closed.
             ValueError: No rows, or more than `max_batch_size` where no `split` was given.
         """
         if self._crew.is_closing:
             raise ShuttingDown
+        now_s = self._clock()
+        if deadline_s == math.inf and self._policy.slo_s is not None:
+            deadline_s = now_s + self._policy.slo_s
+        if not deadline_s > now_s:
+            raise DeadlineExpired
         if rows > self._policy.max_batch_size:
-            return self._submit_parts(payload, answer, rows=rows, group=group, size_bytes=size_bytes)
-        request = self._request(payload, answer, rows=rows, group=group, size_bytes=size_bytes)
-        self._dispatcher.offer(request)
-        self._arm_flush()
+            return self._submit_parts(payload, answer, now_s, rows, group, size_bytes, deadline_s)
+        request: Request[P, R] = Request(
+            payload, answer, self._dispatcher.cancel, now_s, rows, group, size_bytes, deadline_s
+        )
+        self._queue(request)
         return request
 
     async def aclose(self, *, grace_s: float | None = None) -> None:
@@ -172,21 +198,15 @@ class Batcher(Generic[P, R]):
         """End the workers without answering anybody: for a batcher whose loop is closed. Callable from any thread."""
         self._crew.abandon()
 
-    def _request(
-        self, payload: P, answer: Callable[[Answer[R]], None], *, rows: int, group: Hashable, size_bytes: int
-    ) -> Request[P, R]:
-        return Request(
-            payload,
-            answer,
-            leave_queue=self._dispatcher.cancel,
-            arrived_s=self._clock(),
-            rows=rows,
-            group=group,
-            size_bytes=size_bytes,
-        )
-
     def _submit_parts(
-        self, payload: P, answer: Callable[[Answer[R]], None], *, rows: int, group: Hashable, size_bytes: int
+        self,
+        payload: P,
+        answer: Callable[[Answer[R]], None],
+        now_s: float,
+        rows: int,
+        group: Hashable,
+        size_bytes: int,
+        deadline_s: float,
     ) -> Ticket:
         if self._split is None or self._join is None:
             raise ValueError(f"{rows} rows exceed a batch of {self._policy.max_batch_size}, and no split was given")
@@ -194,23 +214,27 @@ class Batcher(Generic[P, R]):
         if sum(piece_rows for _, piece_rows in pieces) != rows:
             raise ValueError(f"the parts of {rows} rows have {[piece_rows for _, piece_rows in pieces]}")
         parts = Parts(len(pieces), self._join, answer)
-        requests = [
-            self._request(
+        requests: list[Request[P, R]] = [
+            Request(
                 piece,
                 parts.answer_part(index),
-                rows=piece_rows,
-                group=group,
-                size_bytes=size_bytes * piece_rows // rows,
+                self._dispatcher.cancel,
+                now_s,
+                piece_rows,
+                group,
+                size_bytes * piece_rows // rows,
+                deadline_s,
             )
             for index, (piece, piece_rows) in enumerate(pieces)
         ]
-        self._dispatcher.offer(*requests)
+        self._queue(*requests)
         parts.tickets.extend(requests)
-        self._arm_flush()
         return parts
 
-    def _arm_flush(self) -> None:
-        """Whatever else this turn of the loop brings joins the same batch."""
+    def _queue(self, *requests: Request[P, R]) -> None:
+        """All of them, which are one request, and have them run; whatever else this turn of the loop brings joins."""
+        self._dispatcher.offer(*requests)
+        self._crew.expiry.watch(requests[0].deadline_s)
         if not self._is_flush_armed:
             self._is_flush_armed = True
             self.loop.call_soon(self._flush, context=self._context)

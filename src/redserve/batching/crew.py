@@ -7,14 +7,16 @@ aclose ──> what is queued is run, then the workers end
 """
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from redserve.batching.attempts import Delivery
 from redserve.batching.dispatcher import Dispatcher
+from redserve.batching.expiry import Expiry
 from redserve.batching.linger import LingerGate
 from redserve.batching.observer import GuardedRecorder
 from redserve.batching.policy import BatchPolicy
@@ -22,7 +24,7 @@ from redserve.batching.request import Answer, Request
 from redserve.batching.run import Instance, Run, Worker
 from redserve.batching.watchdog import Watchdog
 from redserve.batching.workers import Home, TaskWorker, ThreadWorker
-from redserve.errors import RedserveError, RunTimeout, ShuttingDown
+from redserve.errors import DeadlineExpired, RedserveError, RunTimeout, ShuttingDown
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -39,6 +41,7 @@ class Crew(Generic[P, R]):
         name: As for the batcher.
         recorder: Is told of each run.
         max_run_s: Longest that one call may take, or `None`.
+        service_times_s: As for the batcher.
         clock: As for the batcher.
     """
 
@@ -50,6 +53,7 @@ class Crew(Generic[P, R]):
         name: str,
         recorder: GuardedRecorder,
         max_run_s: float | None,
+        service_times_s: Mapping[int, float],
         clock: Callable[[], float],
     ) -> None:
         are_async = {is_async(function) for function in functions}
@@ -59,7 +63,9 @@ class Crew(Generic[P, R]):
             raise ValueError(f"max_run_s must be positive, got {max_run_s}")
         is_threaded = are_async == {False}
         gate = LingerGate() if policy.linger and is_threaded else None
-        self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(policy, clock=clock, gate=gate)
+        self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(
+            policy, clock=clock, turn_away=self._turn_away_soon, gate=gate
+        )
         self.is_closing = False
         self._name = name
         self._recorder = recorder
@@ -68,6 +74,7 @@ class Crew(Generic[P, R]):
         self._watchdog: Watchdog[Request[P, R]] | None = None
         if max_run_s is not None:
             self._watchdog = Watchdog(self.dispatcher, limit_s=max_run_s, cut=self._cut_overdue, clock=clock)
+        self.expiry: Expiry[Request[P, R]] = Expiry(self.dispatcher, turn_away=self._turn_away, clock=clock)
         self._all_ended = asyncio.Event()
         self._home: Home[P, R] = Home(
             loop=asyncio.get_running_loop(),
@@ -176,6 +183,17 @@ class Crew(Generic[P, R]):
             except Exception:
                 _log.exception("interrupt failed", extra={"batcher": self._name})
 
+    def _turn_away_soon(self, requests: list[Request[P, R]]) -> None:
+        """Called by a worker, which may be a thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for an answer any more
+            self._home.loop.call_soon_threadsafe(self._turn_away, requests)
+
+    def _turn_away(self, requests: list[Request[P, R]]) -> None:
+        """Answer those that left the queue because they can no longer be answered in time."""
+        now_s = self._clock()
+        for request in requests:
+            request.settle(Answer(None, DeadlineExpired(), now_s - request.arrived_s, 0.0, 0))
+
     def _fail_queued(self, error: RedserveError) -> None:
         now_s = self._clock()
         for request in self.dispatcher.clear():
@@ -199,6 +217,7 @@ class Crew(Generic[P, R]):
     def _clean_up(self) -> None:
         if self._watchdog is not None:
             self._watchdog.close()
+        self.expiry.close()
         self._recorder.close()
 
     def _new_worker(self, instance: Instance) -> Worker:

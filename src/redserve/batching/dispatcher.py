@@ -2,6 +2,7 @@
 
     offer, cancel (event loop) ──> BatchQueue ──> next_step (a worker: what now?) ──> Run | sleep until | None: end
     to_wake (event loop, and a worker that leaves work behind) ──> the idle worker to wake
+    expire (event loop) ──> those whose deadline passed while they were queued
     overdue, cut (event loop) ──> a hung run is given up, its worker replaced
 
 A worker asks for its next step as late as it can, so rows join until a worker is free to run them. No step blocks, and
@@ -13,7 +14,8 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
 
-from redserve.batching.batch_queue import Batch, BatchQueue, Waiting
+from redserve.batching.batch_queue import Batch, BatchQueue
+from redserve.batching.line import Waiting
 from redserve.batching.linger import LingerGate
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
@@ -25,11 +27,27 @@ MAX_STUCK = 3
 
 
 class Dispatcher(Generic[W]):
-    """Hands batches to workers; safe to use from any thread."""
+    """Hands batches to workers; safe to use from any thread.
 
-    def __init__(self, policy: BatchPolicy, *, clock: Callable[[], float], gate: LingerGate | None = None) -> None:
+    Args:
+        policy: When a batch closes, and when a request is turned away.
+        clock: Seconds that only grow.
+        turn_away: Called, by whoever asked for the step and with no lock held, with those that can no longer be
+            answered in time; they have left the queue.
+        gate: Whether a worker lingers; `None`: never.
+    """
+
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        *,
+        clock: Callable[[], float],
+        turn_away: Callable[[list[W]], None],
+        gate: LingerGate | None = None,
+    ) -> None:
         self.instances: list[Instance] = []
         self._clock = clock
+        self._turn_away = turn_away
         self._lock = Lock()
         self._queue: BatchQueue[W] = BatchQueue(policy)
         self._gate = gate
@@ -68,6 +86,12 @@ class Dispatcher(Generic[W]):
         with self._lock:
             return self._queue.cancel(request)
 
+    def expire(self, *, now_s: float) -> tuple[list[W], float]:
+        """Those whose deadline has passed while they were queued, and the next deadline, or `inf`."""
+        with self._lock:
+            next_s = self._queue.expire(now_s=now_s)
+            return self._queue.pop_hopeless(), next_s
+
     def clear(self) -> list[W]:
         """See `BatchQueue.clear`."""
         with self._lock:
@@ -88,8 +112,11 @@ class Dispatcher(Generic[W]):
             now_s = self._clock()
             step = self._next_step(worker, now_s)
             other = self._to_wake(now_s) if isinstance(step, Run) else None
+            hopeless = self._queue.pop_hopeless()
         if other is not None:
             other.wake()
+        if hopeless:
+            self._turn_away(hopeless)
         return step
 
     def stop_waiting(self, worker: Worker) -> bool:
@@ -167,7 +194,7 @@ class Dispatcher(Generic[W]):
                 self._lingering[worker] = None
                 return now_s + linger_s
 
-        batch = self._queue.take(now_s=math.inf if self._is_draining else now_s)
+        batch = self._queue.take(now_s=now_s, is_draining=self._is_draining)
         if batch is None:
             self._idle[worker] = due_s = self._queue.due_s()
             return due_s

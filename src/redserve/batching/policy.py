@@ -16,6 +16,9 @@ class BatchPolicy:
         max_queue_bytes: Bytes that may wait, as the callers declare them.
         max_reruns: Runs spent, at most, on finding which requests of a failed batch are at fault; 0 fails it whole.
             Any three of 64 take 30 (all cases counted).
+        slo_s: By when a request is to be answered that brings no deadline of its own, counted from its arrival. It
+            also bounds the queue to what can be served in that time, by what is known of the service times. `None`:
+            whenever it comes.
         linger: Whether an engine that has just finished may wait up to 0.5 ms for the clients it has just answered,
             where that has paid before. Threads only.
 
@@ -28,6 +31,7 @@ class BatchPolicy:
     max_queue_rows: int = 1024
     max_queue_bytes: int = 256 * 1024 * 1024
     max_reruns: int = 32
+    slo_s: float | None = None
     linger: bool = True
 
     def __post_init__(self) -> None:
@@ -38,3 +42,5 @@ class BatchPolicy:
             raise ValueError(f"max_queue_delay_s must be >= 0 and finite, got {self.max_queue_delay_s}")
         if self.max_reruns < 0:
             raise ValueError(f"max_reruns must be >= 0, got {self.max_reruns}")
+        if self.slo_s is not None and not 0 < self.slo_s < math.inf:
+            raise ValueError(f"slo_s must be positive and finite, got {self.slo_s}")

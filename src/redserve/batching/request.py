@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from redserve.batching.batch_queue import Waiting
+from redserve.batching.line import Waiting
 from redserve.errors import ModelError, RedserveError
 
 P = TypeVar("P")
@@ -54,14 +54,14 @@ class Request(Waiting, Generic[P, R]):
         self,
         payload: P,
         answer: Callable[[Answer[R]], None],
-        *,
         leave_queue: Callable[["Request[P, R]"], object],
         arrived_s: float,
         rows: int,
         group: Hashable,
         size_bytes: int,
+        deadline_s: float,
     ) -> None:
-        super().__init__(arrived_s=arrived_s, rows=rows, group=group, size_bytes=size_bytes)
+        super().__init__(arrived_s, rows, group, size_bytes, deadline_s)
         self.payload = payload
         self._answer: Callable[[Answer[R]], None] | None = answer
         self._leave_queue = leave_queue

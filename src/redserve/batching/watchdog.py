@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from redserve.batching.batch_queue import Waiting
 from redserve.batching.dispatcher import Dispatcher
+from redserve.batching.line import Waiting
 from redserve.batching.run import Run
 
 W = TypeVar("W", bound=Waiting)

@@ -1,0 +1,94 @@
+"""The requests of one group, in the order in which they are to run: pure logic.
+
+turn_s    o──o──o────o──────o──o───o      earliest deadline first; who has none takes a turn as if `PATIENCE_S`
+          ▲ remove       ▲ insert  ▲ append: where all have the same budget, or none, who comes last goes last
+"""
+
+import math
+from bisect import bisect_left, bisect_right, insort_right
+from collections.abc import Hashable
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+PATIENCE_S = 1.0
+"""A request without a deadline is overtaken by those due earlier than so long after its arrival, and by no others.
+
+So no stream of deadlines, however dense, keeps it waiting for ever.
+"""
+
+
+class Waiting:
+    """A place in the line; what waits there derives from it.
+
+    Attributes:
+        rows: How many rows of a batch it fills; >= 1.
+        group: Only requests of equal groups share a batch.
+        size_bytes: What it holds in memory, counted against `max_queue_bytes`.
+        arrived_s: When it came.
+        deadline_s: When its answer is due; `inf`: whenever it comes.
+        turn_s: What it is sorted by.
+    """
+
+    __slots__ = ("arrived_s", "deadline_s", "group", "rows", "size_bytes", "turn_s")
+
+    def __init__(
+        self,
+        arrived_s: float,
+        rows: int = 1,
+        group: Hashable = None,
+        size_bytes: int = 0,
+        deadline_s: float = math.inf,
+    ) -> None:
+        self.arrived_s = arrived_s
+        self.deadline_s = deadline_s
+        self.turn_s = arrived_s + PATIENCE_S if deadline_s == math.inf else deadline_s
+        self.rows = rows
+        self.group = group
+        self.size_bytes = size_bytes
+
+
+W = TypeVar("W", bound=Waiting)
+
+_turn_s = attrgetter("turn_s")
+
+
+class Line(Generic[W]):
+    """What waits of one group.
+
+    Attributes:
+        requests: By turn; of equal turns, who came first.
+        rows: Of all of them.
+    """
+
+    __slots__ = ("requests", "rows")
+
+    def __init__(self) -> None:
+        self.requests: list[W] = []
+        self.rows = 0
+
+    def insert(self, request: W) -> None:
+        """Put `request` behind all whose turn is not later."""
+        requests = self.requests
+        if not requests or requests[-1].turn_s <= request.turn_s:
+            requests.append(request)
+        else:
+            insort_right(requests, request, key=_turn_s)
+        self.rows += request.rows
+
+    def index(self, request: W) -> int:
+        """Where `request`, which is here, stands."""
+        index = bisect_left(self.requests, request.turn_s, key=_turn_s)
+        while self.requests[index] is not request:
+            index += 1
+        return index
+
+    def first_deadline_s(self) -> float:
+        """The earliest deadline, or `inf`."""
+        return next((request.deadline_s for request in self.requests if request.deadline_s != math.inf), math.inf)
+
+    def rows_before(self, turn_s: float) -> int:
+        """Rows of those who would run before a newcomer of this turn."""
+        requests = self.requests
+        if not requests or requests[-1].turn_s <= turn_s:
+            return self.rows
+        return sum([request.rows for request in requests[: bisect_right(requests, turn_s, key=_turn_s)]])
