@@ -54,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """A flag for each field of `Settings`; values are checked by it, so that every source is checked alike."""
-    from redserve.server.settings import Settings
+    from redserve.server.settings import SECRETS, Settings
 
     parser.add_argument("model", nargs="?", metavar="PATH.onnx", help=Settings.model_fields["model"].description)
     for name, field in Settings.model_fields.items():
-        if name == "model":
+        if name == "model" or name in SECRETS:
             continue
         flag = f"--{name.replace('_', '-')}"
         text = (field.description or "").replace("%", "%%")

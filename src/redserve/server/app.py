@@ -1,6 +1,6 @@
 """`create_app()`: the FastAPI application of the reference server, for `redserve serve`, plain uvicorn and embedding.
 
-    REDMiddleware ─ PredictDoor ─ FastAPI: /, /livez, /readyz, /docs
+    REDMiddleware ─ KeyGuard, where there are keys ─ PredictDoor ─ FastAPI: /, /livez, /readyz, /metrics, /docs
 
 Models load in the background once the application starts: it answers at once, and `/readyz` says 503 until all are
 warm.
@@ -22,15 +22,18 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from redserve import demo
 from redserve.engine.base import Engine
 from redserve.errors import outcome_of
-from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics, latency_buckets
+from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics, latency_buckets, metrics_app
 from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository, ModelState, ServedModel
 from redserve.server import admin, docs
+from redserve.server.api_keys import Keyring
 from redserve.server.asgi_door import PredictDoor
+from redserve.server.auth import KeyGuard, scope_needed
 from redserve.server.logs import AccessLog, configure_logging
 from redserve.server.service import InferenceService
 from redserve.server.settings import Settings
@@ -43,12 +46,14 @@ class Serving:
     Attributes:
         settings: What it was told.
         repository: Its models.
+        keyring: Who may ask for what.
         draining: Shutting down: still answering, but no longer ready.
         loaded: Set once every model is ready or has failed.
     """
 
     settings: Settings
     repository: ModelRepository
+    keyring: Keyring
     draining: bool = False
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -68,12 +73,12 @@ def create_app(
         registry: Gets the metrics; prometheus_client's default when not given.
 
     Raises:
-        ValueError: A setting is wrong.
+        ValueError: A setting, or a file that one names, is wrong.
     """
     if settings is None:  # as `uvicorn --factory` calls it: this is the server, and nobody else configures its log
         settings = Settings.load()
         configure_logging(settings.log_level)
-    serving = Serving(settings, _repository(settings, engines, registry))
+    serving = Serving(settings, _repository(settings, engines, registry), settings.keyring())
     app = FastAPIOffline(
         title="redserve",
         version=importlib.metadata.version("redserve"),
@@ -84,6 +89,9 @@ def create_app(
     )
     app.state.redserve = serving
     app.include_router(admin.router)
+    scrape = metrics_app(registry)
+    for path in ("/metrics", "/metrics/"):
+        app.router.routes.append(Route(path, scrape, methods=["GET", "HEAD"], include_in_schema=False))
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(Exception)(_unhandled)
@@ -102,10 +110,12 @@ def create_app(
         max_bodies_bytes=settings.max_queue_mib * 2**20,
         body_timeout_s=settings.body_timeout_s,
     )
+    if serving.keyring.may_guard:
+        app.add_middleware(KeyGuard, keyring=serving.keyring)
     if settings.access_log:
         app.add_middleware(AccessLog)
-    app.add_middleware(REDMiddleware, registry=registry, buckets=_buckets(settings))
-    _document_predict(app, serving.repository)
+    app.add_middleware(REDMiddleware, registry=registry, buckets=_buckets(settings), metrics_path=None)
+    _document(app, serving)
     return app
 
 
@@ -117,13 +127,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await serving.repository.load()
         serving.loaded.set()
 
-    loading = asyncio.create_task(load())
+    tasks = [asyncio.create_task(load()), asyncio.create_task(serving.keyring.follow())]
     try:
         yield
     finally:
         serving.draining = True
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await serving.repository.drain(grace_s=0)  # connections are closed by now: nobody waits for what still runs
 
 
@@ -188,13 +199,15 @@ def _buckets(settings: Settings) -> tuple[float, ...]:
         raise ValueError(f"latency_slo_ms: {error}") from error
 
 
-def _document_predict(app: FastAPI, repository: ModelRepository) -> None:
-    """Add `/predict` to the OpenAPI page, as the models stand when somebody asks."""
+def _document(app: FastAPI, serving: Serving) -> None:
+    """Add `/predict` and the keys to the OpenAPI page, as models and keys stand when somebody asks."""
     routes_only = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = routes_only()
-        return {**schema, "paths": {**docs.predict_paths(list(repository)), **schema.get("paths", {})}}
+        paths = {**docs.predict_paths(list(serving.repository)), **schema.get("paths", {})}
+        keys = serving.keyring.keys
+        return docs.with_keys({**schema, "paths": paths}, lambda path: scope_needed(path, keys) is not None)
 
     app.openapi = openapi  # type: ignore[method-assign]
 

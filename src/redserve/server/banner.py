@@ -1,5 +1,6 @@
 """What `redserve serve` and `redserve inspect` say of a model and of a server, as text."""
 
+import ipaddress
 import shlex
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
 from redserve.engine.tensors import TensorSpec
 from redserve.models import ServedModel
+from redserve.server.api_keys import SCOPES, ApiKeys
 from redserve.server.app import Serving
 from redserve.server.docs import MAX_EXAMPLE_BYTES, example_of
 
@@ -17,11 +19,13 @@ def banner(serving: Serving, host: str, port: int) -> str:
     """Everything a user wants to know once the server is ready."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     base = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    keys = serving.keyring.keys
     lines = [f"redserve is ready at {base}", ""]
     for model in serving.repository:
         lines += [*describe(model.engine, name=model.name), *_batching(model), ""]
         if model.example is not None:
-            lines += ["  try it:", f"    {curl_line(model, base)}", ""]
+            lines += ["  try it:", f"    {curl_line(model, base, needs_key=keys.guards('inference'))}", ""]
+    lines += _access(keys, host)
     lines += [f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
     return "\n".join(lines)
 
@@ -48,14 +52,32 @@ def curve_table(curve: Sequence[CurvePoint]) -> list[str]:
     ]
 
 
-def curl_line(model: ServedModel, base: str) -> str:
-    """A command that works when pasted; of a model whose `example` is known."""
+def curl_line(model: ServedModel, base: str, *, needs_key: bool = False) -> str:
+    """A command that works when pasted, where `KEY` is in the environment if one is needed; of a known `example`."""
     url = shlex.quote(f"{base}/predict/{model.name}")
     head = f"curl -s {url} -H 'Content-Type: application/json'"
+    if needs_key:
+        head += ' -H "X-API-Key: $KEY"'
     example = example_of(model)
     if example is not None and len(example[0]) <= MAX_EXAMPLE_BYTES:
         return f"{head} -d {shlex.quote(example[0].decode())}"
     return f"{_python_example(model)} | {head} -d @-"
+
+
+def _access(keys: ApiKeys, host: str) -> list[str]:
+    """Who may come in, from where."""
+    guarded = [scope for scope in SCOPES if keys.guards(scope)]
+    unguarded = [scope for scope in SCOPES if not keys.guards(scope)]
+    lines = ["  keys      " + "; ".join(_each(guarded, "a key needed") + _each(unguarded, "open to all"))]
+    if ipaddress.ip_address(host).is_loopback:
+        lines.append(f"  reach     {host}: this machine only; --host 0.0.0.0 (or REDSERVE_HOST) lets others in")
+    elif not keys.guards("inference"):
+        lines.append(f"  warning   whoever can reach {host} may use this server: see --api-keys-file")
+    return lines
+
+
+def _each(scopes: Sequence[str], what: str) -> list[str]:
+    return [f"{', '.join(scopes)}: {what}"] if scopes else []
 
 
 def _python_example(model: ServedModel) -> str:

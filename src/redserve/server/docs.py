@@ -1,8 +1,10 @@
 """The OpenAPI description of `/predict`: written from the models that are served, with an example that works."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import orjson
 
 from redserve.engine.tensors import TensorSpec
@@ -45,6 +47,13 @@ _ERRORS = {
     "504": "the deadline passed before the request could run",
 }
 
+_KEY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+_KEY_ERRORS = {"401": "no key came, or none that is known", "403": "the key is for something else"}
+
 
 def example_of(model: ServedModel, *, by_column: bool = False) -> tuple[bytes, bytes] | None:
     """A request body that works, and its answer; `None` until the model is loaded."""
@@ -74,6 +83,24 @@ def predict_paths(models: list[ServedModel]) -> dict[str, Any]:
     if len(models) == 1:
         paths = {"/predict": {"post": _operation("Run the model", "predict", models)}} | paths
     return paths
+
+
+def with_keys(schema: dict[str, Any], needs_key: Callable[[str], bool]) -> dict[str, Any]:
+    """`schema`, where each operation below a path that `needs_key` says so, and both ways to send one."""
+    guarded = {path for path in schema["paths"] if needs_key(path)}
+    if not guarded:
+        return schema
+    paths = {
+        path: {method: _with_key(operation) for method, operation in item.items()} if path in guarded else item
+        for path, item in schema["paths"].items()
+    }
+    components = schema.get("components", {})
+    return {**schema, "paths": paths, "components": {**components, "securitySchemes": _KEY_SCHEMES}}
+
+
+def _with_key(operation: dict[str, Any]) -> dict[str, Any]:
+    responses = {**operation["responses"], **_responses(_KEY_ERRORS)}
+    return {**operation, "responses": responses, "security": [{name: []} for name in _KEY_SCHEMES]}
 
 
 def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> dict[str, Any]:
@@ -106,11 +133,15 @@ def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> di
                 "description": "one prediction a row, in the order of the rows",
                 "content": {"application/json": {"schema": _one_of("predictions", "outputs"), "examples": answers}},
             },
-            **{
-                status: {"description": text, "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
-                for status, text in _ERRORS.items()
-            },
+            **_responses(_ERRORS),
         },
+    }
+
+
+def _responses(errors: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        status: {"description": text, "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
+        for status, text in errors.items()
     }
 
 
@@ -118,29 +149,41 @@ def _request_schema(models: list[ServedModel]) -> dict[str, Any]:
     """The forms that the models take: rows of those that are row-wise, columns of all."""
     forms: list[dict[str, Any]] = []
     for engine in (model.engine for model in models if model.example is not None):
-        rows = {spec.name: _tensor_schema(spec, skip_dims=1) for spec in engine.inputs}
-        columns = {spec.name: _tensor_schema(spec, skip_dims=0) for spec in engine.inputs}
-        if engine.batchability.is_row_wise:
-            row = next(iter(rows.values())) if len(rows) == 1 else _object(rows)
-            forms.append(_object({"instances": {"type": "array", "items": row}}))
+        is_row_wise = engine.batchability.is_row_wise
+        columns = {spec.name: _tensor_schema(spec, is_row_wise=is_row_wise) for spec in engine.inputs}
+        if is_row_wise:
+            rows = {name: column["items"] for name, column in columns.items()}
+            row = {"anyOf": [*rows.values(), _object(rows)]} if len(rows) == 1 else _object(rows)
+            forms.append(_object({"instances": {"type": "array", "items": row, "minItems": 1}}))
         forms.append(_object({"inputs": _object(columns)}))
-    return {"oneOf": forms} if forms else _one_of("instances", "inputs")
+    return {"anyOf": forms} if forms else _one_of("instances", "inputs")
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": list(properties), "properties": properties}
+    return {"type": "object", "required": list(properties), "properties": properties, "additionalProperties": False}
 
 
-def _tensor_schema(spec: TensorSpec, *, skip_dims: int) -> dict[str, Any]:
-    kind = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}.get(spec.dtype.kind, "string")
-    schema: dict[str, Any] = {"type": kind}
+def _tensor_schema(spec: TensorSpec, *, is_row_wise: bool) -> dict[str, Any]:
+    schema = _element_schema(spec.dtype)
     is_small = math.prod(size for size in spec.shape[1:] if isinstance(size, int)) <= MAX_SIZED_VALUES
-    for axis in reversed(range(skip_dims, len(spec.shape))):
+    for axis in reversed(range(len(spec.shape))):
         size = spec.shape[axis]
         schema = {"type": "array", "items": schema}
-        if isinstance(size, int) and axis > 0 and is_small:
+        if axis == 0 and is_row_wise:
+            schema["minItems"] = 1
+        elif isinstance(size, int) and is_small:
             schema |= {"minItems": size, "maxItems": size}
     return schema
+
+
+def _element_schema(dtype: np.dtype[Any]) -> dict[str, Any]:
+    if dtype.kind in "iu":
+        integers = np.iinfo(dtype)
+        return {"type": "integer", "minimum": int(integers.min), "maximum": int(integers.max)}
+    if dtype.kind == "f":
+        numbers = np.finfo(dtype)
+        return {"type": "number", "minimum": float(numbers.min), "maximum": float(numbers.max)}
+    return {"type": "boolean" if dtype.kind == "b" else "string"}
 
 
 def _one_of(rows: str, columns: str) -> dict[str, Any]:

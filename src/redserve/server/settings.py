@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from redserve.batching import BatchPolicy
 from redserve.models import ModelOptions
+from redserve.server.api_keys import SCOPES, ApiKeys, Keyring
 from redserve.server.deadlines import Deadlines
+
+SECRETS = frozenset(f"{scope}_keys" for scope in SCOPES)
+"""Settings that are no flags: whoever may list processes sees those."""
 
 
 class Settings(BaseSettings):
@@ -26,6 +30,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         protected_namespaces=(),
         use_attribute_docstrings=True,  # they are the help texts of the command line
+        hide_input_in_errors=True,  # it may be a key
     )
 
     model: Path | None = None
@@ -38,6 +43,14 @@ class Settings(BaseSettings):
     """address to listen on"""
     port: int = Field(8000, ge=0, le=65535)
     """port to listen on; 0 takes a free one"""
+    api_keys_file: Path | None = None
+    """a TOML file with lists of API keys: inference, metrics, admin; what has none is open to all"""
+    inference_keys: SecretStr | None = None
+    """API keys for inference, separated by commas"""
+    metrics_keys: SecretStr | None = None
+    """API keys for metrics, separated by commas"""
+    admin_keys: SecretStr | None = None
+    """API keys for the index and the documentation, separated by commas"""
     workers: int = 1
     """processes; more than one is refused for now"""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -139,6 +152,23 @@ class Settings(BaseSettings):
             return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    def keyring(self) -> Keyring:
+        """The API keys of the settings themselves and of the file that they name, which is read here.
+
+        Raises:
+            ValueError: A key, or the file, is wrong.
+        """
+        fixed = ApiKeys()
+        for scope in SCOPES:
+            secret: SecretStr | None = getattr(self, f"{scope}_keys")
+            if secret is not None:
+                keys = [key.strip() for key in secret.get_secret_value().split(",")]
+                try:
+                    fixed |= ApiKeys.parse({scope: keys})
+                except ValueError as error:
+                    raise ValueError(f"{scope}_keys: {error}") from error
+        return Keyring(fixed, self.api_keys_file)
 
     def deadlines(self) -> Deadlines:
         """The part that says when answers are due; milliseconds become seconds."""

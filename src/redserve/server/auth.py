@@ -1,0 +1,107 @@
+"""Who may ask for what: an ASGI middleware that looks at the key of each request before anything reads its body.
+
+    path                                  needs a key of
+    /livez, /readyz                       nobody
+    /predict, /predict/...                inference
+    /metrics                              metrics
+    /, /docs, /docs/..., /openapi.json    admin
+    any other                             admin; where there is no such key, inference
+
+A scope without keys is open. The paths are compared as routing compares them, exactly; whatever is spelled otherwise,
+served or not, is one of the others.
+"""
+
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from redserve.errors import Forbidden, RedserveError, Unauthorized
+from redserve.middleware import set_error, set_route
+from redserve.routes import path_below
+from redserve.server.api_keys import ApiKeys, Keyring
+from redserve.server.asgi_door import predict_route
+from redserve.server.service import error_reply
+
+HOW = "send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
+
+_OPEN = frozenset({"/livez", "/livez/", "/readyz", "/readyz/"})
+_METRICS = frozenset({"/metrics", "/metrics/"})
+_ADMIN = frozenset({"/", "/docs", "/openapi.json"})
+
+
+def scope_needed(path: str, keys: ApiKeys) -> str | None:
+    """The scope whose key opens `path`, or `None` where none is needed."""
+    if path in _OPEN:
+        return None
+    if path == "/predict" or path.startswith("/predict/") or predict_route(path):
+        scope = "inference"
+    elif path in _METRICS:
+        scope = "metrics"
+    elif path in _ADMIN or path.startswith("/docs/") or keys.guards("admin"):
+        scope = "admin"
+    else:
+        scope = "inference"
+    return scope if keys.guards(scope) else None
+
+
+class KeyGuard:
+    """ASGI middleware that answers 401 to requests without a known key, and 403 to those with a key of other scopes.
+
+    Args:
+        app: Gets the requests that may pass, and the lifespan.
+        keyring: The keys in force.
+    """
+
+    def __init__(self, app: ASGIApp, *, keyring: Keyring) -> None:
+        self.app = app
+        self._keyring = keyring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope."""
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        path = path_below(scope.get("root_path", ""), scope["path"])
+        keys = self._keyring.keys
+        needed = scope_needed(path, keys)
+        error = None if needed is None else _refusal(keys, needed, scope["headers"])
+        if error is None:
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # a websocket that was not accepted: the server answers 403
+            return await send({"type": "websocket.close", "code": 1008, "reason": error.reason})
+        route = predict_route(path)
+        if route is not None:
+            set_route(scope, route[0])
+        set_error(scope, error)
+        reply = error_reply(error)
+        headers = reply.headers
+        if error.status == 401:
+            headers = [*headers, (b"www-authenticate", b"Bearer")]  # RFC 9110, 15.5.2
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        return await send({"type": "http.response.body", "body": reply.body})
+
+
+def _refusal(keys: ApiKeys, needed: str, headers: Iterable[tuple[bytes, bytes]]) -> RedserveError | None:
+    sent = _keys_sent(headers)
+    if not sent:
+        return Unauthorized(f"this needs a key for {needed}: {HOW}")
+    if len(sent) > 1:
+        return Unauthorized("more than one key was sent: send one, in one header")
+    scopes = keys.scopes_of(sent[0])
+    if needed in scopes:
+        return None
+    if scopes:
+        return Forbidden(f"this needs a key for {needed}, and yours is for {' and '.join(sorted(scopes))}")
+    return Unauthorized("the key is not known here")
+
+
+def _keys_sent(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Each key that the headers carry; `Authorization` of another scheme is somebody else's business."""
+    sent = []
+    for name, value in headers:
+        if name == b"x-api-key":
+            sent.append(value.strip())
+        elif name == b"authorization":
+            scheme, _, key = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                sent.append(key.strip())
+    return sent
