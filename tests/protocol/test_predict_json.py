@@ -177,20 +177,20 @@ def test_no_json_raises_anything_but_a_bad_request(value):
 
 def test_one_output_is_answered_by_values():
 
-    assert json.loads(one_input.encode(ROWS, [np.array([[0.1, 2]], F32)])) == {"predictions": [[0.1, 2.0]]}
+    assert json.loads(one_input.encode(ROWS, [np.array([[0.1, 2]], F32)]).body) == {"predictions": [[0.1, 2.0]]}
 
 
 def test_several_outputs_are_answered_by_objects():
     outputs = [np.array([[1, 2], [3, 4]], F32), np.array([7, 8])]
 
-    assert json.loads(two_inputs.encode(ROWS, outputs)) == {
+    assert json.loads(two_inputs.encode(ROWS, outputs).body) == {
         "predictions": [{"y": [1.0, 2.0], "label": 7}, {"y": [3.0, 4.0], "label": 8}]
     }
 
 
 def test_columns_are_answered_by_columns():
 
-    body = two_inputs.encode(COLUMNS, [np.array([[1, 2]], F32), np.array([7])])
+    body = two_inputs.encode(COLUMNS, [np.array([[1, 2]], F32), np.array([7])]).body
 
     assert json.loads(body) == {"outputs": {"y": [[1.0, 2.0]], "label": [7]}}
 
@@ -199,7 +199,7 @@ def test_scalars_strings_and_extreme_integers_survive():
     codec = PredictJson([X], [LABEL, TEXT, SCALAR])
     outputs = [np.array(-(2**63)), np.array(["null", "é"], object), np.array([127], np.int8)]
 
-    body = codec.encode(COLUMNS, outputs)
+    body = codec.encode(COLUMNS, outputs).body
 
     assert json.loads(body) == {"outputs": {"label": -(2**63), "text": ["null", "é"], "age": [127]}}
 
@@ -211,7 +211,7 @@ def test_every_dtype_of_an_output_can_be_written_in_rows_and_columns(dtype, shap
     codec = PredictJson([X], [Y, LABEL])
 
     for by_column in (False, True):
-        answer = json.loads(codec.encode(COLUMNS if by_column else ROWS, [output, output]))
+        answer = json.loads(codec.encode(COLUMNS if by_column else ROWS, [output, output]).body)
         values = answer["outputs"]["label"] if by_column else [row["label"] for row in answer["predictions"]]
         assert np.array_equal(np.array(values), output)
 

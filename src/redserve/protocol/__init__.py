@@ -12,7 +12,7 @@ names the place; orjson or pydantic turn some of them into numbers. A row of 256
 of doubles: 34 us and twice the bytes). Refused: pydantic for tensors.
 """
 
-from redserve.protocol.messages import Codec, InferRequest
+from redserve.protocol.messages import Codec, Encoded, InferRequest
 from redserve.protocol.predict_json import PredictJson
 
-__all__ = ["Codec", "InferRequest", "PredictJson"]
+__all__ = ["Codec", "Encoded", "InferRequest", "PredictJson"]

@@ -9,7 +9,6 @@ columns only: each is the whole tensor, as the model declares it.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -18,7 +17,8 @@ import orjson
 
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import BadRequest, ModelError
-from redserve.protocol.messages import InferRequest
+from redserve.protocol.json_lists import list_type, to_array
+from redserve.protocol.messages import Encoded, InferRequest
 
 
 class PredictJson:
@@ -30,8 +30,6 @@ class PredictJson:
         row_wise: Whether each entry along dimension 0 is a row of its own.
         row_wise_reason: Why not, for the error that a client of rows gets.
     """
-
-    media_type = "application/json"
 
     def __init__(
         self,
@@ -49,7 +47,7 @@ class PredictJson:
         self._row_type = self._struct("Row", skip_dims=1)
         row: Any = self._row_type
         if len(inputs) == 1:
-            row = _nested(inputs[0], skip_dims=1) | self._row_type
+            row = list_type(inputs[0].dtype, len(inputs[0].shape[1:])) | self._row_type
         body = msgspec.defstruct(
             "Body",
             [
@@ -60,7 +58,7 @@ class PredictJson:
         )
         self._decoder = msgspec.json.Decoder(body)
 
-    def decode(self, body: bytes) -> InferRequest:
+    def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
         """Read `{"instances": ...}` or `{"inputs": ...}`.
 
         Raises:
@@ -73,7 +71,7 @@ class PredictJson:
             columns = message.inputs
             return InferRequest(
                 {
-                    spec.name: _to_array(getattr(columns, field), spec, f"$.inputs.{spec.name}")
+                    spec.name: to_array(getattr(columns, field), spec, f"$.inputs.{spec.name}")
                     for spec, field in zip(self._inputs, self._fields, strict=True)
                 },
                 form="columns",
@@ -86,6 +84,10 @@ class PredictJson:
             )
         return self._request_of(message.instances)
 
+    def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
+        """All of them."""
+        return len(body)
+
     def place(self, request: InferRequest, where: str) -> str:
         """Where in the body `where` stands: `pixels[3][17]` is `$.instances[3][17]` in a request of plain rows."""
         if request.form == "columns":
@@ -96,7 +98,7 @@ class PredictJson:
             return f"$.instances{row}{bracket}.{name}{rest}" if row else f"$.instances[*].{name}"
         return f"$.instances{row}{bracket}{rest}"
 
-    def encode(self, request: InferRequest, outputs: Sequence[Array]) -> bytes:
+    def encode(self, request: InferRequest, outputs: Sequence[Array]) -> Encoded:
         """Write predictions, or outputs by name when the request came by name.
 
         Raises:
@@ -110,7 +112,11 @@ class PredictJson:
             for name, output in zip(self._output_names, outputs, strict=True):
                 if output.dtype.kind == "f" and not np.isfinite(output).all():
                     raise ModelError(f"output {name!r} has a value that is not finite")
-        return body
+        return Encoded(body)
+
+    def written_bytes(self, request: InferRequest, outputs: Sequence[Array]) -> int:
+        """All of them."""
+        return sum(output.nbytes for output in outputs)
 
     def encode_request(self, tensors: Tensors, *, by_column: bool) -> bytes:
         """Write the body that `decode` reads as `tensors`."""
@@ -124,7 +130,7 @@ class PredictJson:
         return msgspec.defstruct(
             name,
             [
-                (field, _nested(spec, skip_dims=skip_dims))
+                (field, list_type(spec.dtype, len(spec.shape[skip_dims:])))
                 for field, spec in zip(self._fields, self._inputs, strict=True)
             ],
             rename=dict(zip(self._fields, (spec.name for spec in self._inputs), strict=True)),
@@ -148,80 +154,17 @@ class PredictJson:
         named = [isinstance(row, self._row_type) for row in rows]
         if not any(named):
             (spec,) = self._inputs
-            return InferRequest({spec.name: _to_array(rows, spec, "$.instances")}, form="values")
+            return InferRequest({spec.name: to_array(rows, spec, "$.instances")}, form="values")
         if not all(named):
             odd = named.index(not named[0])
             raise BadRequest("rows are either all values or all objects", where=f"$.instances[{odd}]")
         return InferRequest(
             {
-                spec.name: _to_array([getattr(row, field) for row in rows], spec, "$.instances[*]." + spec.name)
+                spec.name: to_array([getattr(row, field) for row in rows], spec, "$.instances[*]." + spec.name)
                 for spec, field in zip(self._inputs, self._fields, strict=True)
             },
             form="objects",
         )
-
-
-def _nested(spec: TensorSpec, *, skip_dims: int) -> Any:
-    """The type of one value of `spec` without its first `skip_dims` dimensions: `list[list[float]]`."""
-    element: Any = {"f": float, "i": int, "u": int, "b": bool}.get(spec.dtype.kind, str)
-    for _ in spec.shape[skip_dims:]:
-        element = list[element]
-    return element
-
-
-def _to_array(values: list[Any], spec: TensorSpec, where: str) -> Array:
-    """`values`, whose types are checked, as an array of `spec`'s dtype; the shape may still be wrong for the model."""
-    try:
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the finite check refuses
-            array = np.array(values, dtype=spec.dtype)
-    except (ValueError, OverflowError) as error:
-        _refuse_ragged(values, spec, where)
-        _refuse_out_of_range(values, spec, where)
-        raise BadRequest(f"{spec.name!r} cannot be read: {error}", where=where) from error
-    if array.dtype == object and array.ndim < len(spec.shape):  # numpy keeps lists of strings that are ragged
-        _refuse_ragged(values, spec, where)
-    return array
-
-
-def _refuse_ragged(values: list[Any], spec: TensorSpec, where: str) -> None:
-    """Raise if a list is not as long as the first of its level; looks at lengths alone, level by level."""
-    level: list[Any] = [values]
-    sizes: list[int] = []
-    while level and isinstance(level[0], list):
-        lengths = list(map(len, level))
-        if lengths.count(lengths[0]) != len(lengths):
-            odd = next(index for index, length in enumerate(lengths) if length != lengths[0])
-            message = f"{spec.name!r} has {lengths[odd]} values here, {lengths[0]} before"
-            raise BadRequest(message, where=_place(where, odd, sizes))
-        sizes.append(lengths[0])
-        level = list(chain.from_iterable(level))
-
-
-def _refuse_out_of_range(values: list[Any], spec: TensorSpec, where: str) -> None:
-    """Raise if an integer does not fit; of lists that are not ragged."""
-    if spec.dtype.kind not in "iu":
-        return
-    limits = np.iinfo(spec.dtype)
-    least, most = int(limits.min), int(limits.max)
-    flat: list[Any] = values
-    sizes: list[int] = []
-    while flat and isinstance(flat[0], list):
-        sizes.append(len(flat[0]))
-        flat = list(chain.from_iterable(flat))
-    for index, value in enumerate(flat):
-        if not least <= value <= most:
-            raise BadRequest(f"{value} does not fit {spec.dtype}", where=_place(where, index, [len(values), *sizes]))
-
-
-def _place(where: str, index: int, sizes: list[int]) -> str:
-    """The path below `where` of entry `index`, counted over nested lists of these `sizes`."""
-    path: list[int] = []
-    for size in reversed(sizes):
-        index, position = divmod(index, size)
-        path.insert(0, position)
-    for position in path:
-        where = where.replace("[*]", f"[{position}]", 1) if "[*]" in where else f"{where}[{position}]"
-    return where
 
 
 def _dump(key: str, value: Any) -> bytes:

@@ -63,9 +63,8 @@ def example_of(model: ServedModel, *, by_column: bool = False) -> tuple[bytes, b
     by_column = by_column or not engine.batchability.is_row_wise
     codec = PredictJson(engine.inputs, engine.outputs, row_wise=engine.batchability.is_row_wise)
     inputs, outputs = model.example
-    return codec.encode_request(inputs, by_column=by_column), codec.encode(
-        InferRequest(inputs, "columns" if by_column else "values"), outputs
-    )
+    answer = codec.encode(InferRequest(inputs, "columns" if by_column else "values"), outputs)
+    return codec.encode_request(inputs, by_column=by_column), answer.body
 
 
 def predict_paths(models: list[ServedModel]) -> dict[str, Any]:
