@@ -5,32 +5,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-
-import numpy as np
+from functools import partial
 
 from redserve.batching import Answer, Batcher, BatchObserver, BatchPolicy, Ticket
 from redserve.engine.base import Engine
-from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
-from redserve.engine.row_runner import RowRunner
-from redserve.engine.samples import find_sampler
-from redserve.engine.tensors import (
-    Array,
-    Tensors,
-    check_tensors,
-    group_of,
-    join_rows,
-    size_bytes_of,
-    split_rows,
-)
-from redserve.errors import ModelError, ModelLoadError, ModelNotReady, RedserveError, ShuttingDown, TooManyRows
+from redserve.engine.curve import CurvePoint
+from redserve.engine.tensors import Tensors, check_tensors, group_of, join_rows, size_bytes_of, split_rows
+from redserve.errors import ModelNotReady, RedserveError, ShuttingDown, TooManyRows
 from redserve.models.daemon import in_daemon_thread
+from redserve.models.prepare import Outputs, prepare
 
 logger = logging.getLogger("redserve.models")
-
-Outputs = list[Array]
-
-MAX_MEASURED_ROWS = 64
-"""Where the search for the best batch size ends."""
 
 
 class ModelState(StrEnum):
@@ -101,8 +86,7 @@ class ServedModel:
         self.reason = "loading and warming up"
         self.curve: tuple[CurvePoint, ...] = ()
         self.example: tuple[Tensors, Outputs] | None = None
-        self._example_row = example
-        self._load_engine = load_engine
+        self._prepare = partial(prepare, load_engine, max_batch_size=self.options.max_batch_size, example=example)
         self._observer = observer
         self._engine: Engine | None = None
         self._batcher: Batcher[Tensors, Outputs] | None = None
@@ -126,20 +110,21 @@ class ServedModel:
     async def load(self) -> None:
         """Load, measure, warm up; then `state` is `ready`, or `failed` with the reason."""
         try:
-            engine, runner, max_batch_size = await in_daemon_thread(self._prepare, name=f"redserve-load-{self.name}")
+            prepared = await in_daemon_thread(self._prepare, name=f"redserve-load-{self.name}")
         except RedserveError as error:
             self._fail(str(error))
             return
         except Exception as error:  # a fault of the engine, not of the file or the settings: say where
             self._fail(f"{type(error).__name__}: {error}", fault=error)
             return
+        engine = prepared.engine
         if self.state is ModelState.STOPPED:
             engine.close()
             return
-        self._engine = engine
-        self.policy = replace(self.policy, max_batch_size=max_batch_size)
+        self._engine, self.curve, self.example = engine, prepared.curve, prepared.example
+        self.policy = replace(self.policy, max_batch_size=prepared.max_batch_size)
         self._batcher = Batcher(
-            runner,
+            prepared.runner,
             policy=self.policy,
             name=self.name,
             version=self.version,
@@ -153,7 +138,7 @@ class ServedModel:
         self.state, self.reason = ModelState.READY, ""
         logger.info(
             "model is ready",
-            extra={"model": self.name, "provider": engine.provider, "max_batch_size": max_batch_size},
+            extra={"model": self.name, "provider": engine.provider, "max_batch_size": prepared.max_batch_size},
         )
 
     def infer(
@@ -204,40 +189,3 @@ class ServedModel:
     def _fail(self, reason: str, *, fault: Exception | None = None) -> None:
         self.state, self.reason = ModelState.FAILED, reason
         logger.error("model failed to load", extra={"model": self.name, "reason": reason}, exc_info=fault)
-
-    def _prepare(self) -> tuple[Engine, RowRunner, int]:
-        """Blocking: everything between a file and a warm engine."""
-        engine = self._load_engine()
-        mode, rows = engine.batchability.mode, engine.batchability.rows
-        max_batch_size = self.options.max_batch_size
-        if mode != "dynamic":
-            fixed = rows if mode == "fixed" and rows is not None else 1
-            if max_batch_size is not None and max_batch_size > fixed:
-                raise ModelLoadError(
-                    f"max_batch_size {max_batch_size} cannot be kept: the model runs {fixed} rows at a time "
-                    f"({engine.batchability.reason})"
-                )
-            max_batch_size = max_batch_size or fixed
-        self.curve = tuple(measure_curve(engine, max_rows=max_batch_size or MAX_MEASURED_ROWS))
-        if max_batch_size is None:
-            max_batch_size = choose_max_batch_size(self.curve)
-        warm_up(engine, max_batch_size)
-        runner = RowRunner(engine, max_batch_size)
-        self.example = _run_example(engine, runner, self._example_row)
-        return engine, runner, max_batch_size
-
-
-def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tuple[Tensors, Outputs] | None:
-    """One row, of two decimals so that it reads well, and what the model answers."""
-    if row is None:
-        try:
-            drawn = find_sampler(engine.run, engine.inputs, rows=engine.batchability.rows or 1).draw(1)
-        except ModelError:
-            return None
-        if engine.batchability.is_row_wise:
-            drawn = {name: tensor[:1] for name, tensor in drawn.items()}
-        row = {
-            name: np.trunc(100 * tensor) / 100 if tensor.dtype.kind == "f" else tensor for name, tensor in drawn.items()
-        }
-    (outputs,) = runner([row])
-    return None if isinstance(outputs, Exception) else (row, outputs)
