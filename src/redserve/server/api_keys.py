@@ -2,12 +2,14 @@
 
     REDSERVE_*_KEYS ─┐
     api_keys_file  ──┴─> ApiKeys: SHA-256 digests by scope ─> scopes_of(key)
-          └─ changed ─> read again: new keys at once; broken, vanished or opening a scope ─> the old keys stay
+          └─ read each second ─ changed ─> the new keys   broken, vanished or opening a scope ─> the old keys stay
 
-A key is kept as its digest, so that no log, trace or memory dump shows it.
+A key is kept as its digest, so that no log and no trace can show it. The file is compared by what is in it: times and
+sizes miss a change within the clock tick of the one before.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -79,7 +81,7 @@ class ApiKeys:
 
 
 class Keyring:
-    """The keys in force: fixed ones, and those of a file that is read again when it changes.
+    """The keys in force: fixed ones, and those of a file that may change.
 
     Args:
         fixed: Keys that stay.
@@ -96,7 +98,7 @@ class Keyring:
         self.keys = fixed
         self._fixed = fixed
         self._path = path
-        self._seen: tuple[int, ...] = ()
+        self._seen = b""  # digest of the file as it was last taken over
         self._complaint = ""
         if path is not None:
             self._read(path)
@@ -110,7 +112,8 @@ class Keyring:
         """Look at the file each second, in a thread, until cancelled."""
         while self._path is not None:
             await asyncio.sleep(LOOK_EVERY_S)
-            await in_daemon_thread(self.look, name="redserve-keys")
+            with contextlib.suppress(RuntimeError):  # no thread is to be had: the next second may have one
+                await in_daemon_thread(self.look, name="redserve-keys")
 
     def look(self) -> None:
         """Take over the file's keys if it has changed. If that is not possible, say so once, and keep the old ones."""
@@ -130,13 +133,13 @@ class Keyring:
     def _read(self, path: Path) -> bool:
         """Take over what is in the file; return whether it had changed."""
         try:
-            status = os.stat(path)
-            found = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would give its keys once, and then keep us waiting
+                raise ValueError("is no regular file")
+            content = path.read_bytes()
+            found = hashlib.sha256(content).digest()
             if found == self._seen:
                 return False
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError("is no regular file")
-            keys = ApiKeys.parse(tomllib.loads(path.read_text("utf-8")))
+            keys = ApiKeys.parse(tomllib.loads(content.decode()))
             if not any(keys.counts().values()):
                 raise ValueError("holds no key")
             keys |= self._fixed
