@@ -130,6 +130,7 @@ class ServedModel:
             version=self.version,
             observer=self._observer,
             max_run_s=self.options.max_run_s,
+            service_times_s={point.rows: point.seconds for point in self.curve},
             # On the loop, like the check: less than 1 ms for the 1,024 rows of 64 that a request may have by default
             # (benchmarks/results/engine_cost.json).
             split=split_rows,
@@ -176,6 +177,7 @@ class ServedModel:
             rows=rows,
             group=group_of(tensors),
             size_bytes=size_bytes_of(tensors),
+            deadline_s=deadline_s,
         )
 
     async def drain(self, *, grace_s: float | None = None) -> None:

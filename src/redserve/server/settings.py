@@ -183,6 +183,7 @@ class Settings(BaseSettings):
                 max_queue_delay_s=self.max_queue_delay_ms / 1000,
                 max_queue_rows=self.max_queue_rows,
                 max_queue_bytes=self.max_queue_mib * 2**20,
+                slo_s=None if self.slo_ms is None else self.slo_ms / 1000,
             ),
             finite=self.finite,
             max_run_s=self.max_run_s,
