@@ -47,6 +47,8 @@ _ERRORS = {
     "504": "the deadline passed before the request could run",
 }
 
+_POSITIVE_OR_EMPTY = r"^([1-9][0-9]{0,14}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9])?$"
+
 _KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -120,7 +122,7 @@ def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> di
                 "name": "X-Request-Timeout-Ms",
                 "in": "header",
                 "description": "answer within this or refuse; the server caps it, and has a default",
-                "schema": {"type": "number", "exclusiveMinimum": 0},
+                "schema": {"type": "string", "pattern": _POSITIVE_OR_EMPTY, "example": "250"},
             }
         ],
         "requestBody": {
@@ -152,8 +154,8 @@ def _request_schema(models: list[ServedModel]) -> dict[str, Any]:
         columns = {spec.name: _tensor_schema(spec, is_row_wise=is_row_wise) for spec in engine.inputs}
         if is_row_wise:
             rows = {name: column["items"] for name, column in columns.items()}
-            row = {"anyOf": [*rows.values(), _object(rows)]} if len(rows) == 1 else _object(rows)
-            forms.append(_object({"instances": {"type": "array", "items": row, "minItems": 1}}))
+            kinds_of_row = [*rows.values(), _object(rows)] if len(rows) == 1 else [_object(rows)]
+            forms += [_object({"instances": {"type": "array", "items": row, "minItems": 1}}) for row in kinds_of_row]
         forms.append(_object({"inputs": _object(columns)}))
     return {"anyOf": forms} if forms else _one_of("instances", "inputs")
 
@@ -168,10 +170,10 @@ def _tensor_schema(spec: TensorSpec, *, is_row_wise: bool) -> dict[str, Any]:
     for axis in reversed(range(len(spec.shape))):
         size = spec.shape[axis]
         schema = {"type": "array", "items": schema}
-        if axis == 0 and is_row_wise:
-            schema["minItems"] = 1
-        elif isinstance(size, int) and is_small:
+        if isinstance(size, int) and is_small and not (is_row_wise and axis == 0):
             schema |= {"minItems": size, "maxItems": size}
+        elif axis == 0 or axis < len(spec.shape) - 1:  # an empty list would not say how its axis goes on
+            schema["minItems"] = 1
     return schema
 
 
