@@ -10,7 +10,7 @@ import pytest
 from batching.fakes import Inbox, PuppetEngine, RecordingObserver
 from batching.virtual_time import run
 from redserve.batching import Answer, Batcher, BatchPolicy
-from redserve.errors import DeadlineExpired
+from redserve.errors import DeadlineExpired, PredictedLate
 
 Arrival = tuple[float, str, float, dict[str, Any]]  # when, key, budget, other arguments of `submit`
 
@@ -47,7 +47,10 @@ def serve(
                     answered_s[key] = round(loop.time(), 6)
                     inbox.slot(key)(answer)
 
-                batcher.submit(key, answer, deadline_s=when_s + budget_s, **rest)
+                try:
+                    batcher.submit(key, answer, deadline_s=when_s + budget_s, **rest)
+                except PredictedLate:
+                    answered_s[key] = when_s
 
     run(main())
     return inbox.answers, answered_s
@@ -101,7 +104,8 @@ def test_no_stream_of_deadlines_keeps_one_without_waiting_for_more_than_a_second
 
     assert answers["patient"].error is None
     assert 0.9 < answered_s["patient"] < 1.1
-    assert sum(isinstance(answer.error, DeadlineExpired) for answer in answers.values()) > 100
+    assert len(answered_s) == 301
+    assert sum(answer.error is None for answer in answers.values()) < 160
 
 
 def test_a_policy_gives_a_deadline_to_those_that_bring_none():

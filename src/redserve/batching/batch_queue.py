@@ -14,8 +14,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic
 
+from redserve.batching.cost import CostModel
 from redserve.batching.line import Line, W, Waiting
 from redserve.batching.policy import BatchPolicy
+from redserve.batching.window import choose_window
 from redserve.errors import QueueFull
 
 __all__ = ["Batch", "BatchQueue", "Waiting"]
@@ -45,8 +47,9 @@ class BatchQueue(Generic[W]):
         size_bytes: That wait now.
     """
 
-    def __init__(self, policy: BatchPolicy) -> None:
+    def __init__(self, policy: BatchPolicy, cost: CostModel | None = None) -> None:
         self._policy = policy
+        self._cost = cost or CostModel({})
         self._by_arrival: OrderedDict[W, None] = OrderedDict()
         self._lines: dict[Hashable, Line[W]] = {}
         self._full: dict[Hashable, None] = {}  # the groups that fill a batch; a dict for its order
@@ -107,25 +110,56 @@ class BatchQueue(Generic[W]):
             return None
         oldest = next(iter(self._by_arrival))
         is_due = is_draining or now_s >= oldest.arrived_s + self._policy.max_queue_delay_s
-        if not is_due:
-            group = next(iter(self._full))
-        elif self._with_deadline and len(self._lines) > 1:
-            group = min(self._lines.values(), key=_head_turn).requests[0].group
+        if self._with_deadline and self._cost.is_known:
+            line, window = self._choose(now_s)
         else:
-            group = oldest.group
+            line = self._lines[oldest.group if is_due else next(iter(self._full))]
+            if self._with_deadline and len(self._lines) > 1:
+                line = min(self._lines.values(), key=_head_turn)
+            window = line.first(self._policy.max_batch_size)
         why = "delay" if self._policy.max_queue_delay_s else "idle"
-        if group in self._full:
+        if line.requests[0].group in self._full:
             why = "full"
+        requests = self._remove(line, window.start, window.stop)
+        rows = sum([request.rows for request in requests])
+        if window.start:
+            self._drop_skipped(line, window.start, now_s + self._cost.service_s(rows) + self._cost.service_s(1))
+        return Batch(requests, rows, why)
 
-        line = self._lines[group]
-        room = self._policy.max_batch_size
-        count = 0
-        for request in line.requests:
-            if request.rows > room:
-                break
-            room -= request.rows
-            count += 1
-        return Batch(self._remove(line, 0, count), self._policy.max_batch_size - room, why)
+    def around(self, request: W) -> tuple[int, int, list[int]]:
+        """Rows that would run before `request`, behind it, and of other groups before it."""
+        line = self._lines.get(request.group)
+        before = behind = 0
+        if line is not None:
+            before = line.rows_before(request.turn_s)
+            behind = line.rows - before
+        others = []
+        if len(self._lines) > 1:
+            others = [
+                other.rows
+                for other in self._lines.values()
+                if other is not line and other.requests[0].turn_s <= request.turn_s
+            ]
+        return before, behind, others
+
+    def _choose(self, now_s: float) -> tuple[Line[W], range]:
+        lines = sorted(self._lines.values(), key=_head_turn) if len(self._lines) > 1 else self._lines.values()
+        for line in lines:
+            window = choose_window(
+                line.requests,
+                max_rows=self._policy.max_batch_size,
+                now_s=now_s,
+                service_s=self._cost.service_s,
+            )
+            if window is not None:
+                return line, window
+        line = max(lines, key=lambda line: line.requests[-1].deadline_s)
+        return line, range(len(line.requests) - 1, len(line.requests))
+
+    def _drop_skipped(self, line: Line[W], count: int, before_s: float) -> None:
+        for index in reversed(range(count)):
+            if line.requests[index].deadline_s < before_s:
+                self._hopeless += self._remove(line, index, index + 1)
 
     def pop_hopeless(self) -> list[W]:
         """Those who left the queue since the last call because they can no longer be answered in time."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from redserve.batching.attempts import Delivery
+from redserve.batching.cost import CostModel
 from redserve.batching.dispatcher import Dispatcher
 from redserve.batching.expiry import Expiry
 from redserve.batching.linger import LingerGate
@@ -64,7 +65,7 @@ class Crew(Generic[P, R]):
         is_threaded = are_async == {False}
         gate = LingerGate() if policy.linger and is_threaded else None
         self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(
-            policy, clock=clock, turn_away=self._turn_away_soon, gate=gate
+            policy, clock=clock, turn_away=self._turn_away_soon, cost=CostModel(service_times_s), gate=gate
         )
         self.is_closing = False
         self._name = name

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Generic, TypeVar
 
+from redserve.batching.admission import Admission
 from redserve.batching.batch_queue import Batch, BatchQueue
+from redserve.batching.cost import CostModel
 from redserve.batching.line import Waiting
 from redserve.batching.linger import LingerGate
 from redserve.batching.policy import BatchPolicy
@@ -43,13 +45,16 @@ class Dispatcher(Generic[W]):
         *,
         clock: Callable[[], float],
         turn_away: Callable[[list[W]], None],
+        cost: CostModel | None = None,
         gate: LingerGate | None = None,
     ) -> None:
         self.instances: list[Instance] = []
         self._clock = clock
         self._turn_away = turn_away
         self._lock = Lock()
-        self._queue: BatchQueue[W] = BatchQueue(policy)
+        self._cost = cost or CostModel({})
+        self._queue: BatchQueue[W] = BatchQueue(policy, self._cost)
+        self._admission: Admission[W] = Admission(policy, self._cost, self._queue)
         self._gate = gate
         self._running: dict[Worker, Run[W]] = {}
         self._idle: dict[Worker, float] = {}  # until when, at the latest
@@ -77,6 +82,11 @@ class Dispatcher(Generic[W]):
     def offer(self, *requests: W) -> None:
         """See `BatchQueue.offer`; the caller arranges for `to_wake` to be asked."""
         with self._lock:
+            if requests[0].deadline_s != math.inf:
+                instances = max(sum(instance.worker is not None for instance in self.instances), 1)
+                self._admission.check(
+                    requests, self._running.values(), instances=instances, now_s=requests[0].arrived_s
+                )
             self._queue.offer(*requests)
             if self._gate is not None:
                 self._gate.arrived(now_s=requests[0].arrived_s)
@@ -183,6 +193,8 @@ class Dispatcher(Generic[W]):
                 return None
             instance.worker = worker
         ended = self._running.pop(worker, None)
+        if ended is not None and ended.is_clean:
+            self._cost.observe(rows=ended.batch.rows, seconds=now_s - ended.taken_s)
         if self._is_stopped or (self._is_draining and not self._queue.rows):
             instance.worker = None
             return None
@@ -200,6 +212,7 @@ class Dispatcher(Generic[W]):
             return due_s
         if has_lingered and batch.why == "idle":
             batch = Batch(batch.requests, batch.rows, "linger")
+        self._admission.taken(batch)
         run = self._running[worker] = Run(batch, worker, taken_s=now_s)
         return run
 

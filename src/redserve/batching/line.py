@@ -86,6 +86,14 @@ class Line(Generic[W]):
         """The earliest deadline, or `inf`."""
         return next((request.deadline_s for request in self.requests if request.deadline_s != math.inf), math.inf)
 
+    def first(self, max_rows: int) -> range:
+        """As many from the head as fit `max_rows`."""
+        for count, request in enumerate(self.requests):
+            max_rows -= request.rows
+            if max_rows < 0:
+                return range(count)
+        return range(len(self.requests))
+
     def rows_before(self, turn_s: float) -> int:
         """Rows of those who would run before a newcomer of this turn."""
         requests = self.requests

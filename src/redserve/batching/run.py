@@ -50,9 +50,10 @@ class Run(Generic[W]):
         called_s: When the function was last called with it, or with part of it.
         is_called: Whether the function is in that call.
         is_cut: Answered already; whatever the function still returns is ignored.
+        is_clean: No call of it has failed.
     """
 
-    __slots__ = ("_called_with", "batch", "called_s", "is_called", "is_cut", "taken_s", "worker")
+    __slots__ = ("_called_with", "batch", "called_s", "is_called", "is_clean", "is_cut", "taken_s", "worker")
 
     def __init__(self, batch: Batch[W], worker: Worker, *, taken_s: float) -> None:
         self.batch = batch
@@ -60,6 +61,7 @@ class Run(Generic[W]):
         self.taken_s = self.called_s = taken_s
         self.is_called = False
         self.is_cut = False
+        self.is_clean = True
         self._called_with: Sequence[W] = batch.requests
 
     def call_begins(self, requests: Sequence[W], *, now_s: float) -> None:
@@ -71,6 +73,7 @@ class Run(Generic[W]):
     def call_ended(self, *, now_s: float, has_failed: bool) -> BatchReport:
         """The function has returned, or is given up; `has_failed` as in the report."""
         self.is_called = False
+        self.is_clean = self.is_clean and not has_failed
         is_first = len(self._called_with) == len(self.batch.requests)
         return BatchReport(
             rows=sum(request.rows for request in self._called_with),
