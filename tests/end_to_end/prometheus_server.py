@@ -8,7 +8,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -27,12 +27,23 @@ STOP_LIMIT_S = 10.0
 
 
 class PrometheusServer:
-    """Runs `program` in `folder` from `__enter__` to `__exit__`, with `rule_files` evaluated each second."""
+    """Runs `program` in `folder` from `__enter__` to `__exit__`, with `rule_files` evaluated each second.
 
-    def __init__(self, program: Path, folder: Path, *, rule_files: Sequence[Path] = ()) -> None:
+    All targets are scraped with `scrape_settings`, as in Prometheus's own `scrape_configs`.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        folder: Path,
+        *,
+        rule_files: Sequence[Path] = (),
+        scrape_settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self._program = program
         self._folder = folder
         self._rule_files = rule_files
+        self._scrape_settings = scrape_settings or {}
         self._targets: dict[str, int] = {}
         self._log = folder / "prometheus.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -117,7 +128,7 @@ class PrometheusServer:
         configuration = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(path) for path in self._rule_files],
-            "scrape_configs": [{"job_name": "tests", "file_sd_configs": [targets]}],
+            "scrape_configs": [{"job_name": "tests", "file_sd_configs": [targets], **self._scrape_settings}],
         }
         (self._folder / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML
         self._write_targets()
