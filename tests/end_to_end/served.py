@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Self
@@ -15,16 +16,21 @@ STOP_LIMIT_S = 60.0
 
 
 class Served:
-    """A running `redserve serve ARGUMENTS --port 0`.
+    """A running `redserve serve ARGUMENTS --port 0`, or another `program` that takes the same and says the same.
 
     Attributes:
         banner: What it printed until it was ready.
         url: Where it answers.
     """
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        program: Sequence[str] = (*REDSERVE, "serve"),
+    ) -> None:
         self.process = subprocess.Popen(
-            [*REDSERVE, "serve", *arguments, "--port", "0"],
+            [*program, *arguments, "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

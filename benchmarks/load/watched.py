@@ -1,0 +1,104 @@
+"""A server process as seen from outside: what it holds and burns by `/proc`, what it counted by its scrape."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds now.
+
+    Attributes:
+        rss_bytes: Memory that is resident.
+        threads: Threads.
+        fds: Open file descriptors.
+        sockets: Those of them that are sockets.
+    """
+
+    rss_bytes: int
+    threads: int
+    fds: int
+    sockets: int
+
+
+def held_by(pid: int) -> Held:
+    """Look at a process of ours. Source: proc(5)."""
+    process = Path(f"/proc/{pid}")
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    targets = []
+    for descriptor in os.listdir(process / "fd"):
+        try:
+            targets.append(os.readlink(process / "fd" / descriptor))
+        except FileNotFoundError:  # closed since it was listed
+            continue
+    return Held(
+        rss_bytes=int(status["VmRSS"].split()[0]) * 1024,
+        threads=int(status["Threads"]),
+        fds=len(targets),
+        sockets=sum(target.startswith("socket:") for target in targets),
+    )
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process has burnt, in all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """One scrape, read.
+
+    Attributes:
+        series: How many it has.
+        received: Requests that arrived.
+        in_flight: Of these, those that have not ended.
+        queued_rows: Rows that wait.
+        ended: Requests that ended, by route, method and code.
+        ended_well: Those of them whose outcome is `ok`.
+        failed: Those that did not end well, as the reasons count them.
+    """
+
+    series: int
+    received: int
+    in_flight: int
+    queued_rows: int
+    ended: Counter[tuple[str, str, str]]
+    ended_well: int
+    failed: int
+
+    @property
+    def adds_up(self) -> bool:
+        """Nothing is lost and nothing is counted twice."""
+        total = sum(self.ended.values())
+        return self.received == total + self.in_flight and total == self.ended_well + self.failed
+
+
+def read_scrape(text: str) -> Scrape:
+    """Read Prometheus text."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+    def total(name: str, **labels: str) -> int:
+        found = (sample for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
+        return int(sum(sample.value for sample in found))
+
+    ended: Counter[tuple[str, str, str]] = Counter()
+    for sample in samples:
+        if sample.name == "inference_requests_total":
+            labels = sample.labels
+            ended[labels["route"], labels["method"], labels["code"]] += int(sample.value)
+    return Scrape(
+        series=len(samples),
+        received=total("inference_requests_received_total"),
+        in_flight=total("inference_requests_in_flight"),
+        queued_rows=total("inference_batch_queue_depth"),
+        ended=ended,
+        ended_well=total("inference_requests_total", outcome="ok"),
+        failed=total("inference_errors_total"),
+    )
