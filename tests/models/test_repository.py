@@ -1,7 +1,11 @@
+import asyncio
+
+import numpy as np
 import pytest
 
 from puppet_engine import PuppetEngine
-from redserve.errors import ModelLoadError, ModelNotReady, NotFound, UnknownModel
+from redserve.engine.tensors import Array
+from redserve.errors import ModelError, ModelLoadError, ModelNotReady, NotFound, UnknownModel
 from redserve.models import ModelRepository, ModelState, ServedModel
 
 
@@ -39,6 +43,34 @@ async def test_a_model_that_failed_does_not_keep_the_others_from_serving():
     assert repository.not_ready() == {"bad": "the file is empty"}
     with pytest.raises(ModelNotReady, match="the file is empty"):
         repository.get("bad")
+    await repository.drain()
+
+
+async def test_a_model_that_is_unhealthy_is_not_ready_and_is_served_all_the_same():
+    is_broken = False
+    failed, changed = asyncio.Event(), asyncio.Event()
+
+    def change(batch: Array) -> Array:
+        if is_broken:
+            raise ModelError("it broke")
+        return 2 * batch
+
+    repository = ModelRepository(
+        [ServedModel("cat", lambda: PuppetEngine(change=change))], on_change=lambda model: changed.set()
+    )
+    await repository.load()
+    model = repository.get("cat")
+    changed.clear()
+    is_broken = True
+    for _ in range(3):
+        failed.clear()
+        model.infer({"x": np.zeros((1, 2), np.float32)}, lambda answer: failed.set())
+        await failed.wait()
+    async with asyncio.timeout(20):
+        await changed.wait()
+
+    assert repository.not_ready() == {"cat": "the last 4 runs failed, a probe among them: it broke"}
+    assert repository.get("cat") is model
     await repository.drain()
 
 

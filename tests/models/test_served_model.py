@@ -279,6 +279,114 @@ async def test_a_run_that_hangs_is_ended_and_its_thread_comes_back(tmp_path: Pat
     await model.drain()
 
 
+class Breakable:
+    """What a puppet does with its rows, until the test breaks it."""
+
+    is_broken = False
+
+    def __call__(self, batch: Array) -> Array:
+        if self.is_broken:
+            raise MemoryError("out of memory")
+        return 2 * batch
+
+
+async def fail_until_unhealthy(model: ServedModel, breakable: Breakable) -> None:
+    """Three requests fail, then a probe, which begins by itself."""
+    became_unhealthy = asyncio.Event()
+    model.on_change = lambda changed: became_unhealthy.set()
+    breakable.is_broken = True
+    for _ in range(3):
+        assert model.is_ready
+        with pytest.raises(ModelError, match="out of memory"):
+            await ask(model, rows(1))
+    async with asyncio.timeout(20):
+        await became_unhealthy.wait()
+
+
+async def test_a_model_on_which_everything_fails_is_not_ready_and_still_served():
+    breakable = Breakable()
+    model = await ready(PuppetEngine(change=breakable))
+    await fail_until_unhealthy(model, breakable)
+
+    assert not model.is_ready
+    assert model.state is ModelState.READY
+    assert model.reason.startswith("the last 4 runs failed, a probe among them: ")
+    assert "out of memory" in model.reason
+    with pytest.raises(ModelError, match="out of memory"):
+        await ask(model, rows(1))
+    await model.drain()
+
+
+async def test_one_request_that_succeeds_makes_it_ready_again():
+    breakable = Breakable()
+    model = await ready(PuppetEngine(change=breakable))
+    await fail_until_unhealthy(model, breakable)
+
+    breakable.is_broken = False
+    await ask(model, rows(1))
+
+    assert model.is_ready
+    assert model.reason == ""
+    await model.drain()
+
+
+async def test_rows_that_the_model_cannot_bear_do_not_make_it_unhealthy():
+    engine = PuppetEngine()
+    model = await ready(engine)
+    told: list[str] = []
+    model.on_change = lambda changed: told.append(changed.reason)
+    before = len(engine.ran_rows)
+
+    for _ in range(20):
+        with pytest.raises(ModelError, match="begins with -1"):
+            await ask(model, rows(-1))
+
+    assert told == []
+    assert model.is_ready
+    assert len(engine.ran_rows) > before + 20  # a probe, too, has run
+    await model.drain()
+
+
+async def test_a_probe_shares_its_batch_with_nobody():
+    engine = PuppetEngine()
+    model = await ready(engine, max_batch_size=8)
+    engine.shut()
+    plug = asyncio.create_task(ask(model, rows(0)))
+    await asyncio.to_thread(engine.began.wait)
+    before = len(engine.ran_rows)
+    asked = [asyncio.create_task(ask(model, rows(-1))) for _ in range(2)]
+    await asyncio.sleep(0)
+    probed: asyncio.Future[Answer[list[Array]]] = asyncio.get_running_loop().create_future()
+    model.probe(probed.set_result)
+    engine.open()
+
+    answer = await probed
+    await asyncio.gather(plug, *asked, return_exceptions=True)
+
+    assert answer.error is None
+    assert answer.batch_rows == 1
+    assert 3 not in engine.ran_rows[before:]
+    await model.drain()
+
+
+async def test_a_model_that_is_draining_stays_stopped_whatever_its_last_runs_tell():
+    breakable = Breakable()
+    engine = PuppetEngine(change=breakable)
+    model = await ready(engine, max_batch_size=1)
+    breakable.is_broken = True
+    engine.shut()
+    asked = [asyncio.create_task(ask(model, rows(value))) for value in range(5)]
+    await asyncio.to_thread(engine.began.wait)
+    draining = asyncio.create_task(model.drain())
+    await asyncio.sleep(0)
+    engine.open()
+    await draining
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert all(isinstance(answer, ModelError) for answer in answers)
+    assert (model.state, model.reason) == (ModelState.STOPPED, "stopped")
+
+
 async def test_a_drained_model_finishes_what_waits_and_takes_no_more():
     engine = PuppetEngine()
     model = await ready(engine, max_batch_size=1)

@@ -12,7 +12,7 @@ class ModelRepository:
 
     Args:
         models: What is served.
-        on_change: Told of each model at once, and then whenever its state has changed.
+        on_change: Told of each model at once, and then whenever its state or its health has changed.
 
     Raises:
         ValueError: Two models share a name, or there is none.
@@ -26,9 +26,9 @@ class ModelRepository:
             if model.name in self._models:
                 raise ValueError(f"two models are named {model.name!r}")
             self._models[model.name] = model
+            model.on_change = on_change
         if not self._models:
             raise ValueError("a repository needs a model")
-        self._on_change = on_change
         for model in self:
             on_change(model)
 
@@ -44,7 +44,7 @@ class ModelRepository:
         Raises:
             UnknownModel: There is none of this name.
             NotFound: No name was given, and several are served.
-            ModelNotReady: It is not ready.
+            ModelNotReady: It is not ready. One that is unhealthy is served all the same: what runs well is its cure.
         """
         if name is None:
             if len(self._models) > 1:
@@ -60,8 +60,8 @@ class ModelRepository:
         return model
 
     def not_ready(self) -> dict[str, str]:
-        """Why each model that is not ready is not, by name."""
-        return {model.name: model.reason for model in self if model.state is not ModelState.READY}
+        """Why each model that is not ready is not, or is unhealthy, by name."""
+        return {model.name: model.reason for model in self if not model.is_ready}
 
     async def load(self) -> None:
         """Load all, one after the other; each is served as soon as it is ready.
@@ -70,10 +70,7 @@ class ModelRepository:
         """
         for model in self:
             await model.load()
-            self._on_change(model)
 
     async def drain(self, *, grace_s: float | None = None) -> None:
         """Drain all, side by side."""
         await asyncio.gather(*(model.drain(grace_s=grace_s) for model in self))
-        for model in self:
-            self._on_change(model)

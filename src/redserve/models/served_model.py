@@ -3,49 +3,34 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 
-from redserve.batching import Answer, Batcher, BatchObserver, BatchPolicy, Ticket
+from redserve.batching import Answer, Batcher, BatchObserver, Ticket
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
 from redserve.engine.tensors import Tensors, check_tensors, group_of, join_rows, size_bytes_of, split_rows
 from redserve.errors import ModelNotReady, RedserveError, ShuttingDown, TooManyRows
 from redserve.models.daemon import in_daemon_thread
+from redserve.models.monitor import Monitor
+from redserve.models.options import ModelOptions
 from redserve.models.prepare import Outputs, prepare
 
 logger = logging.getLogger("redserve.models")
 
 
+_PROBES = "probes"
+"""A group of their own, so that no client's row is in a probe's batch and to blame for how it goes."""
+
+
 class ModelState(StrEnum):
-    """Where a model stands; only a `ready` one takes requests."""
+    """Where a model stands; only a `ready` one takes requests, healthy or not."""
 
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
     STOPPED = "stopped"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """How a model is served.
-
-    Attributes:
-        max_batch_size: Rows run together, at most; `None` takes the measured best.
-        policy: The other numbers of batching; its `max_batch_size` is replaced by the one above.
-        finite: Refuse rows that hold NaN or infinity.
-        max_run_s: A batch that runs longer is cut off; `None` waits for ever.
-    """
-
-    max_batch_size: int | None = None
-    policy: BatchPolicy = field(default_factory=BatchPolicy)
-    finite: bool = True
-    max_run_s: float | None = 60.0
-
-    def __post_init__(self) -> None:
-        if self.max_batch_size is not None and self.max_batch_size < 1:
-            raise ValueError(f"max_batch_size must be >= 1, got {self.max_batch_size}")
 
 
 class ServedModel:
@@ -61,7 +46,8 @@ class ServedModel:
 
     Attributes:
         state: Where it stands.
-        reason: Why it is not ready, in words; empty when it is.
+        reason: Why it is not ready, or why it is unhealthy although it is, in words; empty when all is well.
+        on_change: Called with the model whenever its state or reason has changed.
         engine: What runs its batches, once loaded.
         policy: Its batching numbers; the batch size is right once it is loaded.
         curve: Measured seconds per batch size, once loaded.
@@ -84,6 +70,7 @@ class ServedModel:
         self.policy = self.options.policy
         self.state = ModelState.LOADING
         self.reason = "loading and warming up"
+        self.on_change: Callable[[ServedModel], None] = lambda model: None
         self.curve: tuple[CurvePoint, ...] = ()
         self.example: tuple[Tensors, Outputs] | None = None
         self._prepare = partial(prepare, load_engine, max_batch_size=self.options.max_batch_size, example=example)
@@ -101,6 +88,16 @@ class ServedModel:
         if self._engine is None:
             raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
         return self._engine
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are welcome: it is loaded, and as far as its runs tell it works."""
+        return self.state is ModelState.READY and not self.reason
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether every instance hangs in calls that were given up."""
+        return self._batcher is not None and self._batcher.is_stalled
 
     @property
     def queued_rows(self) -> int:
@@ -128,7 +125,9 @@ class ServedModel:
             policy=self.policy,
             name=self.name,
             version=self.version,
-            observer=self._observer,
+            observer=Monitor(
+                self, can_probe=self.example is not None, changed=self._health_changed, observer=self._observer
+            ),
             max_run_s=self.options.max_run_s,
             service_times_s={point.rows: point.seconds for point in self.curve},
             # On the loop, like the check: less than 1 ms for the 1,024 rows of 64 that a request may have by default
@@ -136,7 +135,7 @@ class ServedModel:
             split=split_rows,
             join=join_rows,
         )
-        self.state, self.reason = ModelState.READY, ""
+        self._become(ModelState.READY, "")
         logger.info(
             "model is ready",
             extra={"model": self.name, "provider": engine.provider, "max_batch_size": prepared.max_batch_size},
@@ -180,14 +179,40 @@ class ServedModel:
             deadline_s=deadline_s,
         )
 
+    def probe(self, answer: Callable[[Answer[Outputs]], None]) -> None:
+        """Run the example, behind whatever waits; `answer` is called once, on the loop.
+
+        Raises:
+            ModelNotReady: It is not loaded, or no made-up row runs.
+            QueueFull: Too much waits already.
+            ShuttingDown: It is draining.
+        """
+        if self._batcher is None or self.example is None:
+            raise ModelNotReady(f"model {self.name!r} has no example to run")
+        row, _ = self.example
+        self._batcher.submit(row, answer, group=_PROBES)
+
     async def drain(self, *, grace_s: float | None = None) -> None:
         """Take no more, finish what waits and runs within `grace_s`, free the engine."""
-        self.state, self.reason = ModelState.STOPPED, "stopped"
+        self._become(ModelState.STOPPED, "stopped")
         if self._batcher is not None:
             await self._batcher.aclose(grace_s=grace_s)
         if self._engine is not None:
             self._engine.close()
 
     def _fail(self, reason: str, *, fault: Exception | None = None) -> None:
-        self.state, self.reason = ModelState.FAILED, reason
+        self._become(ModelState.FAILED, reason)
         logger.error("model failed to load", extra={"model": self.name, "reason": reason}, exc_info=fault)
+
+    def _health_changed(self, reason: str) -> None:
+        if self.state is not ModelState.READY:
+            return
+        self._become(ModelState.READY, reason)
+        if reason:
+            logger.error("model is unhealthy", extra={"model": self.name, "reason": reason})
+        else:
+            logger.info("model is healthy again", extra={"model": self.name})
+
+    def _become(self, state: ModelState, reason: str) -> None:
+        self.state, self.reason = state, reason
+        self.on_change(self)

@@ -169,7 +169,7 @@ def _repository(
     metrics = ModelMetrics(registry)
 
     def on_change(model: ServedModel) -> None:
-        metrics.ready(model.name, model.version, model.state is ModelState.READY)
+        metrics.ready(model.name, model.version, model.is_ready)
         if model.state is ModelState.READY:
             metrics.info(
                 model.name,
