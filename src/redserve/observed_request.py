@@ -152,7 +152,7 @@ class ObservedRequest:
             self._is_gone = True
         self._settle(is_complete=False)
 
-    def _settle(self, *, is_complete: bool = True) -> None:
+    def _settle(self, is_complete: bool = True) -> None:
         """Count the request, once."""
         self.is_settled = True
         scope = self._scope

@@ -51,6 +51,7 @@ class REDMetrics:
         bounds = latency_buckets() if buckets is None else checked_bounds(buckets)
         self._families = shared_families(_REDFamilies, registry, namespace, buckets=bounds, first_byte=first_byte)
         self._bounds = self._families.latency.bounds
+        self._sum = len(self._bounds) + 1  # of a latency cell; CPython has no fast path for -1
         self._in_flight = self._families.in_flight.series().cell
         self._received = self._families.receiving_methods
         self._resolved = self._families.resolved
@@ -117,7 +118,7 @@ class REDMetrics:
             errors.cell[0] += 1
         cell = latency.cell
         cell[bucket] += 1
-        cell[-1] += duration_s
+        cell[self._sum] += duration_s
         if exemplar:
             latency.set_exemplar(bucket, exemplar, duration_s)
             if errors is not None:
