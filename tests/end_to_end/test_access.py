@@ -151,6 +151,38 @@ def test_a_wrong_key_file_ends_it_with_2_and_one_clear_line(tmp_path, content, m
     assert KEYS["admin"] not in line
 
 
+TARGETS = [
+    *("/predict", "//predict", "/%70redict", "/predict%2frow_encoding", "/predict/", "/predict;a=b", "/predict#a"),
+    *("*predict", "*", "http://elsewhere/predict", "http://elsewhere//predict", "/./predict", "/livez/../predict"),
+    *("/predict%00", "/livez%2f..%2fpredict", "/predict?x-api-key=" + KEYS["inference"], "predict", "elsewhere:80"),
+]
+
+
+@pytest.mark.parametrize("framing", ["one", "behind another"])
+def test_no_request_line_gets_past_the_keys(model, framing):
+    all_keys = {f"REDSERVE_{scope.upper()}_KEYS": key for scope, key in KEYS.items()}
+    body = json.dumps(ROWS).encode()
+    head = f"Host: test\r\nX_API_Key: {KEYS['inference']}\r\nContent-Type: application/json\r\n"
+    first = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n" if framing == "behind another" else b""
+    with Served(model, environment=all_keys) as served:
+        for method in ("POST", "GET", "OPTIONS", "CONNECT"):
+            for target in TARGETS:
+                request = (
+                    f"{method} {target} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                )
+                with socket.create_connection(("127.0.0.1", urlsplit(served.url).port), timeout=LIMIT_S) as client:
+                    client.sendall(first + request.encode() + body)
+                    answer = b"".join(iter(lambda: client.recv(65_536), b""))
+                statuses = [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+                if first:
+                    assert statuses.pop(0) == 200
+                assert set(statuses) <= {400, 401}, (method, target)
+                assert statuses or first  # what is no HTTP may end a connection without a word after an earlier answer
+        metrics = httpx2.get(f"{served.url}/metrics", headers={"x-api-key": KEYS["metrics"]}).text
+    assert 'code="401",outcome="client_error"' in metrics
+    assert 'outcome="ok"' not in metrics
+
+
 def test_keys_are_no_flags():
     text = subprocess.run([*REDSERVE, "serve", "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
 
