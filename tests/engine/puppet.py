@@ -29,10 +29,11 @@ class PuppetEngine:
         batchability: Batchability = DYNAMIC,
         answer: Callable[[Tensors], list[Array]] = double,
         inputs: tuple[TensorSpec, ...] = (TensorSpec("x", np.dtype(np.float32), ("batch", "columns")),),
+        outputs: tuple[TensorSpec, ...] = (TensorSpec("y", np.dtype(np.float32), ("batch", "columns")),),
     ) -> None:
         self.batchability = batchability
         self.inputs = inputs
-        self.outputs = (TensorSpec("y", np.dtype(np.float32), ("batch", "columns")),)
+        self.outputs = outputs
         self.answer = answer
         self.batches: list[dict[str, Array]] = []
         self.fed: list[dict[str, Array]] = []

@@ -1,6 +1,9 @@
 import builtins
+import contextlib
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -229,11 +232,42 @@ def sequence_output(folder):
 X, Y = {"x": (TensorProto.FLOAT, ["batch"])}, {"y": (TensorProto.FLOAT, ["batch"])}
 
 
+@contextlib.contextmanager
+def as_nobody():
+    """Root may read everything."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("locked", ["file", "folder"])
+def test_a_file_without_permission_says_so_in_one_line(locked, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = models.row_encoding(folder)
+    tmp_path.chmod(0o755)
+    (path if locked == "file" else folder).chmod(0)
+    try:
+        with as_nobody(), pytest.raises(ModelLoadError) as caught:
+            load(path)
+    finally:
+        folder.chmod(0o755)
+
+    assert str(caught.value) == f"{path} cannot be read: Permission denied"
+
+
 @pytest.mark.parametrize(
     ("build", "why"),
     [
         (lambda folder: folder / "missing.onnx", "does not exist"),
         (lambda folder: folder, "is a directory, not an .onnx file"),
+        (lambda folder: Path(os.devnull), "is no file"),
+        (lambda folder: folder / f"{'long' * 100}.onnx", "cannot be read: File name too long"),
         (written(b""), "is empty"),
         (written(b"this is no model at all"), "cannot be loaded: Protobuf parsing failed."),
         (too_new, "Opset 99 is under development"),

@@ -8,6 +8,8 @@ from redserve.engine.row_runner import RowRunner
 from redserve.engine.tensors import TensorSpec
 from redserve.errors import ModelError, WrongResultCount
 
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+
 
 def row(*values, dtype=np.float32):
     return {"x": np.array([values], dtype)}
@@ -76,7 +78,9 @@ def test_only_the_latest_shape_groups_keep_their_buffers():
 
 def test_the_order_of_names_in_a_request_is_its_own():
     spec = [TensorSpec(name, np.dtype(np.float32), ("batch",)) for name in "ab"]
-    engine = PuppetEngine(inputs=tuple(spec), answer=lambda tensors: [tensors["a"] * 10 + tensors["b"]])
+    engine = PuppetEngine(
+        inputs=tuple(spec), outputs=tuple(spec[:1]), answer=lambda tensors: [tensors["a"] * 10 + tensors["b"]]
+    )
     one, two = np.array([1], np.float32), np.array([2], np.float32)
     results = RowRunner(engine, 8)([{"a": one, "b": two}, {"b": two, "a": one}])
     assert [result[0].tolist() for result in results] == [[12], [12]]
@@ -112,8 +116,16 @@ def test_a_model_of_one_row_runs_row_by_row():
 
 def test_requests_to_a_model_without_rows_run_one_by_one():
     engine = PuppetEngine(WHOLE)
-    results = RowRunner(engine, 4)([{"x": np.float32(1)}, rows(2, 3)])
-    assert [result[0].tolist() for result in results] == [3, [[5], [7]]]
+    results = RowRunner(engine, 4)([rows(1), rows(2, 3)])
+    assert [result[0].tolist() for result in results] == [[[3]], [[5], [7]]]
+    assert [len(batch["x"]) for batch in engine.batches] == [1, 2]
+
+
+def test_a_scalar_is_run_as_one():
+    scalar = (TensorSpec("x", np.dtype(np.float32), ()),)
+    engine = PuppetEngine(WHOLE, inputs=scalar, outputs=scalar)
+    (result,) = RowRunner(engine, 4)([{"x": np.float32(1)}])
+    assert result[0].tolist() == 3
     assert engine.batches[0]["x"].shape == ()
 
 
@@ -128,18 +140,36 @@ def test_a_request_that_fails_alone_fails_alone():
     assert isinstance(bad, ModelError)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((3, 1)), np.zeros((1, 2)), np.float32(0)])
+@pytest.mark.parametrize("wrong", [np.zeros((3, 1)), np.zeros((1, 1)), np.zeros((0, 1)), np.float64(0)])
 @pytest.mark.parametrize("batchability", [DYNAMIC, fixed(2)])
 def test_another_number_of_rows_fails_the_batch(batchability, wrong):
-    engine = PuppetEngine(batchability, answer=lambda tensors: [tensors["x"], np.asarray(wrong)])
+    outputs = tuple(TensorSpec(*described) for described in (("y", F32, (None, None)), ("z", F64, (None, None))))
+    engine = PuppetEngine(
+        batchability, outputs=outputs, answer=lambda tensors: [tensors["x"].copy(), np.asarray(wrong)]
+    )
     with pytest.raises(WrongResultCount) as caught:
         RowRunner(engine, 2)([rows(1), rows(2)])
     assert caught.value.expected == 2
 
 
+@pytest.mark.parametrize("mode", [DYNAMIC, fixed(1), fixed(2)])
+def test_an_engine_that_answers_with_its_input_does_not_let_the_next_batch_change_the_answers(mode):
+    runner = RowRunner(PuppetEngine(mode, answer=lambda tensors: [tensors["x"]]), 4)
+    first = runner([rows(1), rows(2)])
+    second = runner([rows(8), rows(9)])
+    assert [result[0].tolist() for result in first] == [[[1]], [[2]]]
+    assert [result[0].tolist() for result in second] == [[[8]], [[9]]]
+
+
+def test_an_answer_of_another_kind_than_promised_is_given_to_nobody():
+    runner = RowRunner(PuppetEngine(answer=lambda tensors: [tensors["x"].astype(np.float64)]), 4)
+    with pytest.raises(ModelError, match="'y' must be float32, and a run answered with float64"):
+        runner([rows(1), rows(2)])
+
+
 def test_text_is_gathered_like_numbers():
     spec = (TensorSpec("x", np.dtype(np.object_), ("batch",)),)
-    engine = PuppetEngine(inputs=spec, answer=lambda tensors: [tensors["x"].copy()])
+    engine = PuppetEngine(inputs=spec, outputs=spec, answer=lambda tensors: [tensors["x"].copy()])
     results = RowRunner(engine, 4)([{"x": np.array(["a", "bb"], object)}, {"x": np.array(["c"], object)}])
     assert [result[0].tolist() for result in results] == [["a", "bb"], ["c"]]
 

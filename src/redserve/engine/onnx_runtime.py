@@ -10,6 +10,7 @@ Nothing falls back silently: not ONNX Runtime at construction, nor in the middle
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ class OnnxRuntimeEngine:
         session = opened.session
         self.path = path
         self.inputs = _specs(path, "input", session.get_inputs())
-        self.outputs = _specs(path, "output", session.get_outputs())
+        self.outputs = tuple(replace(spec, is_exact=False) for spec in _specs(path, "output", session.get_outputs()))
         if not self.outputs:
             raise ModelLoadError(f"{path}: the model has no outputs")
         self.provider: str = session.get_providers()[0]

@@ -82,12 +82,18 @@ def open_session(
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise ModelLoadError(f"{path} is a directory, not an .onnx file")
-    if not path.is_file():
-        raise ModelLoadError(f"{path} does not exist")
-    if path.stat().st_size == 0:
-        raise ModelLoadError(f"{path} is empty")
+    try:
+        if path.is_dir():
+            raise ModelLoadError(f"{path} is a directory, not an .onnx file")
+        if not path.exists():
+            raise ModelLoadError(f"{path} does not exist")
+        if not path.is_file():
+            raise ModelLoadError(f"{path} is no file")
+        if path.stat().st_size == 0:
+            raise ModelLoadError(f"{path} is empty")
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _session(ort: Any, path: Path, settings: SessionSettings, threads: int, providers: Sequence[object]) -> Any:

@@ -15,8 +15,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from redserve.engine.base import Engine
+from redserve.engine.outputs import check_outputs
 from redserve.engine.tensors import Array, Tensors, group_of, join_rows
-from redserve.errors import ModelError, WrongResultCount
+from redserve.errors import ModelError
 
 
 class RowRunner:
@@ -40,6 +41,7 @@ class RowRunner:
         self._mode = engine.batchability.mode
         self._rows_per_run = engine.batchability.rows
         self._names = tuple(spec.name for spec in engine.inputs)
+        self._outputs = tuple(engine.outputs)
         step = self._rows_per_run or 1
         self._capacity_rows = -(-max_batch_size // step) * step
         self._max_groups = max_groups
@@ -56,7 +58,7 @@ class RowRunner:
 
         Raises:
             WrongResultCount: An output's axis 0 is not the batch's rows.
-            ModelError: The run failed.
+            ModelError: The run failed, or its answer is not what the engine promises.
         """
         thread_id = self._thread_id = threading.get_ident()
         self._interrupted_thread_ids.discard(thread_id)
@@ -77,7 +79,7 @@ class RowRunner:
 
     def _run_alone(self, request: Tensors) -> list[Array] | Exception:
         try:
-            return self._run({name: np.asarray(request[name], order="C") for name in self._names})
+            return self._run({name: np.asarray(request[name], order="C") for name in self._names}, rows=None)
         except Exception as error:
             return error
 
@@ -88,7 +90,7 @@ class RowRunner:
         step = self._rows_per_run or rows
         if len(requests) == 1 and rows == step:
             request = requests[0]
-            return [self._run_rows({name: np.ascontiguousarray(request[name]) for name in self._names}, rows)]
+            return [self._run({name: np.ascontiguousarray(request[name]) for name in self._names}, rows=rows)]
         group = group_of(requests[0])
         buffers = self._kept.pop(group, None) or self._new_buffers(requests[0])
         for name, buffer in buffers.items():
@@ -96,7 +98,7 @@ class RowRunner:
             buffer[rows : -(-rows // step) * step] = buffer[rows - 1]
         try:
             parts = [
-                self._run_rows({name: buffer[start : start + step] for name, buffer in buffers.items()}, step)
+                self._run_buffered({name: buffer[start : start + step] for name, buffer in buffers.items()}, step)
                 for start in range(0, rows, step)
             ]
         finally:
@@ -121,15 +123,15 @@ class RowRunner:
             if len(self._kept) > self._max_groups:
                 del self._kept[next(iter(self._kept))]
 
-    def _run_rows(self, inputs: Tensors, rows: int) -> list[Array]:
-        outputs = self._run(inputs)
-        for output in outputs:
-            got = output.shape[0] if output.ndim else 1
-            if got != rows:
-                raise WrongResultCount(expected=rows, got=got)
-        return outputs
+    def _run_buffered(self, inputs: Tensors, rows: int) -> list[Array]:
+        """An output that shares the buffers' memory would change under its clients' eyes with the next batch."""
+        outputs = self._run(inputs, rows=rows)
+        return [
+            output.copy() if any(np.may_share_memory(output, tensor) for tensor in inputs.values()) else output
+            for output in outputs
+        ]
 
-    def _run(self, inputs: Tensors) -> list[Array]:
+    def _run(self, inputs: Tensors, *, rows: int | None) -> list[Array]:
         if threading.get_ident() in self._interrupted_thread_ids:
             raise ModelError("the run was interrupted")
-        return self._engine.run(inputs)
+        return check_outputs(self._outputs, self._engine.run(inputs), rows=rows)

@@ -8,7 +8,7 @@ big-endian arrays, broadcasts inputs of unequal batch sizes and accepts NaN and 
 
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,11 +44,14 @@ class TensorSpec:
         name: As the model calls it.
         dtype: Of every array, in native byte order; strings are `object` arrays of `str`.
         shape: A size per axis; `None` is any size, a `str` is a symbol: any size, but the same wherever it stands.
+        is_exact: An output must have this shape. An ONNX file's outputs are not held to it: exporters leave the
+            sizes of the traced example there.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...]
+    is_exact: bool = field(default=True, compare=False)
 
     @classmethod
     def from_onnx(cls, name: str, onnx_type: str, shape: Sequence[int | str | None]) -> "TensorSpec":
