@@ -53,7 +53,7 @@ NO_BOUNDS = (
 def policies(capacity_per_s: float) -> dict[str, tuple[str, str]]:
     """The server's settings, and the headers of its clients, by policy."""
     budget_ms = round(1000 * SLO_S)
-    # what waits may take the SLO but for the batch that runs and its own: `servers.md` calls it the sized cap
+    # what waits may take the SLO, less the batch that runs and its own
     rows = max(int(SLO_S * capacity_per_s) - 2 * MAX_BATCH_SIZE, 1)
     return {
         "unbounded FIFO": (NO_BOUNDS, ""),
@@ -121,7 +121,8 @@ def run_cell(
     exchanges = uvloop.run(sender.drive(plan, patience_s=extent.patience_s, lanes=LANES))
     gc.enable()
     burnt_s = fleet.cpu_s(name) - burnt_s
-    check_counters(before, fleet.settle(name), [exchange.status for exchange in exchanges])
+    after = fleet.settle(name)
+    check_counters(before, after, [exchange.status for exchange in exchanges])
     found = summarise(
         exchanges,
         fleet.workload.is_right,
@@ -129,7 +130,12 @@ def run_cell(
         capacity_per_s=capacity_per_s,
         window_s=(extent.seconds / 8, extent.seconds),
     )
-    return found | {"cpu_us_per_request": round(1e6 * burnt_s / len(plan), 1)}
+    runs = after.runs - before.runs
+    return found | {
+        "cpu_us_per_request": round(1e6 * burnt_s / len(plan), 1),
+        "run_mean_rows": round((after.run_rows - before.run_rows) / runs, 2),
+        "run_mean_ms": round(1000 * (after.run_s - before.run_s) / runs, 2),
+    }
 
 
 def compare(workload: Workload, extent: Extent) -> dict[str, Any]:
@@ -171,7 +177,7 @@ def compare(workload: Workload, extent: Extent) -> dict[str, Any]:
 
 HEADER = (
     " load  policy                            goodput   admitted p50    p99    refused p50    p99"
-    "    CPU us  late p99  statuses"
+    "   a run: rows    ms    CPU us  late p99  statuses"
 )
 
 
@@ -187,8 +193,8 @@ def line_of(cell: dict[str, Any]) -> str:
     return (
         f"{cell['load']:>4g}x  {cell['policy']:<31}{found['goodput_percent']:>8.1f} %"
         f"{ms('admitted_p50_ms', 15)}{ms('admitted_p99_ms', 7)}{ms('refused_p50_ms', 15)}{ms('refused_p99_ms', 7)}"
-        f"{found['cpu_us_per_request']:>10.0f}{ms('sender_late_p99_ms', 8)}{'!' if found['is_sender_late'] else ' '}"
-        f"  {statuses}"
+        f"{found['run_mean_rows']:>15.1f}{ms('run_mean_ms', 6)}{found['cpu_us_per_request']:>10.0f}"
+        f"{ms('sender_late_p99_ms', 8)}{'!' if found['is_sender_late'] else ' '}  {statuses}"
     )
 
 

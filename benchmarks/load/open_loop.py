@@ -30,7 +30,7 @@ class Exchange:
 
     Attributes:
         planned_s: When it was to leave.
-        sent_s: When it left.
+        sent_s: When the sender got to it; a connection that is slow to come is the server's delay, not the sender's.
         ended_s: When its answer was complete.
         status: The answer's, or `UNANSWERED`, or `BROKEN`.
         retry_after_s: What the answer said; 0 where it said nothing.
@@ -134,6 +134,7 @@ class OpenLoop:
             self._is_empty.set()
 
     def _send(self, number: int, exchange: Exchange) -> None:
+        exchange.sent_s = self.now_s()
         raw = self._request(number)
         self._asking += 1
         self._is_quiet.clear()
@@ -184,7 +185,6 @@ class _Lane(asyncio.Protocol):
 
     def send(self, raw: bytes, exchange: Exchange) -> None:
         self.exchange = exchange
-        exchange.sent_s = self._owner.now_s()
         self._transport.write(raw)
 
     def data_received(self, data: bytes) -> None:

@@ -63,6 +63,9 @@ class Scrape:
         ended: Requests that ended, by route, method and code.
         ended_well: Those of them whose outcome is `ok`.
         failed: Those that did not end well, as the reasons count them.
+        runs: Batches that were run.
+        run_rows: Rows in them.
+        run_s: Seconds they took.
     """
 
     series: int
@@ -72,6 +75,9 @@ class Scrape:
     ended: Counter[tuple[str, str, str]]
     ended_well: int
     failed: int
+    runs: int
+    run_rows: int
+    run_s: float
 
     @property
     def adds_up(self) -> bool:
@@ -84,9 +90,8 @@ def read_scrape(text: str) -> Scrape:
     """Read Prometheus text."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
-    def total(name: str, **labels: str) -> int:
-        found = (sample for sample in samples if sample.name == name and labels.items() <= sample.labels.items())
-        return int(sum(sample.value for sample in found))
+    def total(name: str, **labels: str) -> float:
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
     ended: Counter[tuple[str, str, str]] = Counter()
     for sample in samples:
@@ -95,10 +100,13 @@ def read_scrape(text: str) -> Scrape:
             ended[labels["route"], labels["method"], labels["code"]] += int(sample.value)
     return Scrape(
         series=len(samples),
-        received=total("inference_requests_received_total"),
-        in_flight=total("inference_requests_in_flight"),
-        queued_rows=total("inference_batch_queue_depth"),
+        received=int(total("inference_requests_received_total")),
+        in_flight=int(total("inference_requests_in_flight")),
+        queued_rows=int(total("inference_batch_queue_depth")),
         ended=ended,
-        ended_well=total("inference_requests_total", outcome="ok"),
-        failed=total("inference_errors_total"),
+        ended_well=int(total("inference_requests_total", outcome="ok")),
+        failed=int(total("inference_errors_total")),
+        runs=int(total("inference_batch_size_count")),
+        run_rows=int(total("inference_batch_size_sum")),
+        run_s=total("inference_compute_seconds_sum"),
     )
