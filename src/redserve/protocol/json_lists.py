@@ -2,7 +2,7 @@
 
     [[1, 2], [3, 4]]  ─ msgspec, as list_type says ─>  lists of the right elements  ─ to_array ─>  array of the dtype
 
-numpy alone would take an infinite float32 for 1e39, and ragged lists of strings.
+numpy alone turns 1e39 into an infinite float32, and takes ragged lists of strings.
 """
 
 from collections.abc import Sequence
