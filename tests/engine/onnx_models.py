@@ -196,6 +196,25 @@ def only_64_columns(folder: Path) -> Path:
     )
 
 
+def hungry(folder: Path) -> Path:
+    """`y = 2 x`, and on the way as many zeros as its largest number says; 1e15 are more than can be addressed."""
+    return save(
+        folder / "hungry.onnx",
+        [
+            _node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            _node("Cast", ["largest"], ["wanted"], to=_INT),
+            _node("Reshape", ["wanted", "one"], ["shape"]),
+            _node("ConstantOfShape", ["shape"], ["zeros"]),
+            _node("ReduceSum", ["zeros"], ["nothing"], keepdims=0),
+            _node("Add", ["x", "x"], ["doubled"]),
+            _node("Add", ["doubled", "nothing"], ["y"]),
+        ],
+        {"x": (_FLOAT, ["batch", 2])},
+        {"y": (_FLOAT, ["batch", 2])},
+        {"one": np.int64([1])},
+    )
+
+
 def slow(folder: Path, *, steps: int = 100_000) -> Path:
     """Multiplies by the identity `steps` times for each unit of its largest number: no time below 1, seconds above."""
     body = helper.make_graph(

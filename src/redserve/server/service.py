@@ -246,6 +246,8 @@ class Call:
                 made = make()
             except RedserveError as error:
                 self.fail(error)
+            except Exception as error:  # an engine of the user's may answer with what no codec can write
+                self._crash(error)
             else:
                 then(made)
             return
