@@ -131,7 +131,7 @@ class Visitor:
             [
                 ("X-Request-Timeout-Ms: -1\r\n", 400),
                 (f"X-Request-Timeout-Ms: {self._word()}\r\n", 400),
-                ("Content-Encoding: gzip\r\n", 415),
+                ("Content-Encoding: lzh\r\n", 415),
             ]
         )
         await self._wire.ask(post(self._rows.instances([2]), headers=header), SERVED, expect={status})
