@@ -135,6 +135,7 @@ def run_cell(
         "cpu_us_per_request": round(1e6 * burnt_s / len(plan), 1),
         "run_mean_rows": round((after.run_rows - before.run_rows) / runs, 2),
         "run_mean_ms": round(1000 * (after.run_s - before.run_s) / runs, 2),
+        "late_answers_as_the_server_counts": after.missed - before.missed,
     }
 
 

@@ -27,7 +27,7 @@ def summarise(
     and statuses are those of the requests planned within it.
 
     Raises:
-        RuntimeError: An answer was wrong, or a refusal did not say when to come again.
+        RuntimeError: An answer was wrong, there was none, or a refusal did not say when to come again.
     """
     first_s, last_s = window_s
     good = 0
@@ -38,6 +38,8 @@ def summarise(
             good += exchange.latency_s <= slo_s and first_s <= exchange.ended_s < last_s
         elif exchange.status in REFUSED and exchange.retry_after_s < 1:
             raise RuntimeError(f"a refusal without Retry-After: {exchange}")
+    if not any(exchange.status == 200 for exchange in exchanges):
+        raise RuntimeError("nothing was answered")
     planned = [exchange for exchange in exchanges if first_s <= exchange.planned_s < last_s]
     admitted = [exchange.latency_s for exchange in planned if exchange.status == 200]
     refused = [exchange.latency_s for exchange in planned if exchange.status in REFUSED]
@@ -51,6 +53,7 @@ def summarise(
         "admitted_p99_ms": percentile_ms(admitted, 99),
         "refused_p50_ms": percentile_ms(refused, 50),
         "refused_p99_ms": percentile_ms(refused, 99),
+        "late_answers": sum(exchange.status == 200 and exchange.latency_s > slo_s for exchange in exchanges),
         "statuses": {_status(status): count for status, count in sorted(Counter(x.status for x in planned).items())},
         "sender_late_p50_ms": percentile_ms(late, 50),
         "sender_late_p99_ms": late_p99_ms,

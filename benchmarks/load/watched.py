@@ -66,6 +66,7 @@ class Scrape:
         runs: Batches that were run.
         run_rows: Rows in them.
         run_s: Seconds they took.
+        missed: Answers that were late, as far as the server knows.
     """
 
     series: int
@@ -78,6 +79,7 @@ class Scrape:
     runs: int
     run_rows: int
     run_s: float
+    missed: int
 
     @property
     def adds_up(self) -> bool:
@@ -109,4 +111,5 @@ def read_scrape(text: str) -> Scrape:
         runs=int(total("inference_batch_size_count")),
         run_rows=int(total("inference_batch_size_sum")),
         run_s=total("inference_compute_seconds_sum"),
+        missed=int(total("inference_deadline_missed_total")),
     )
