@@ -181,8 +181,13 @@ class TestClasses:
         values = np.array([[1, math.nan, 3, 3, math.inf]], F32)
 
         assert self.encode(values, 9)[0]["data"] == ["inf:4", "3.0:2", "3.0:3", "1.0:0", "nan:1"]
-        assert self.encode(np.array([[False, True, True]]), 2)[0]["data"] == ["True:1", "True:2"]
+        assert self.encode(np.array([[False, True, True]]), 2)[0]["data"] == ["1:1", "1:2"]
         assert self.encode(np.array([[0, 2**64 - 1, 2**63]], np.uint64), 1)[0]["data"] == [f"{2**64 - 1}:1"]
+
+    def test_of_bfloat16_are_text_like_those_of_other_floats(self):
+        values = np.array([[math.nan, 1.5, -2]], DTYPES["BF16"])
+
+        assert self.encode(values, 3)[0]["data"] == ["1.5:1", "-2:2", "nan:0"]
 
     def test_come_as_binary_strings_too(self):
         output, tail = self.encode(np.array([[1, 2]], np.float16), 1, is_binary=True)

@@ -115,11 +115,12 @@ def test_strings_keep_nuls_and_other_planes():
     assert request.tensors["x"].dtype == object
 
 
-def test_a_lone_surrogate_is_no_text():
+@pytest.mark.parametrize("text", [rb"\ud800", rb"\udc00x", b"\xff", b"\xed\xa0\x80"])
+def test_what_is_not_unicode_is_no_text(text):
+    body = b'{"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["%s"]}]}' % text
+
     with pytest.raises(BadRequest, match="not valid JSON"):
-        tensor("BYTES", (1,)).decode(
-            b'{"inputs": [{"name": "x", "shape": [1], "datatype": "BYTES", "data": ["\\ud800"]}]}'
-        )
+        tensor("BYTES", (1,)).decode(body)
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from open_inference_models import AGE, DTYPES, TEXT, X, Y, binary_x, body_of, codec_of, decode_with_tail, parts_of, x_of
@@ -41,6 +41,7 @@ def echo_of(array, datatype):
 
 
 @pytest.mark.parametrize("datatype", sorted(DTYPES))
+@settings(max_examples=30)
 @given(st.data())
 def test_a_tensor_survives_as_binary(datatype, data):
     array = data.draw(arrays_of(datatype))
@@ -61,6 +62,7 @@ def test_a_tensor_survives_as_binary(datatype, data):
 
 
 @pytest.mark.parametrize("datatype", JSON_DATATYPES)
+@settings(max_examples=30)
 @given(st.data(), st.booleans())
 def test_a_tensor_survives_as_json(datatype, data, is_nested):
     array = data.draw(arrays_of(datatype))

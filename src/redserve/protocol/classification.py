@@ -26,12 +26,14 @@ def largest_classes(output: Array, classes: int, *, labels: Sequence[str], row_w
     Returns:
         Strings, in shape `(rows, classes)` or `(classes,)`.
     """
+    if output.dtype.kind == "b":
+        output = output.view(np.uint8)
     by_row = row_wise and output.ndim > 0
     rows = output.reshape(len(output), math.prod(output.shape[1:])) if by_row else output.reshape(1, output.size)
     most = min(classes, rows.shape[1])
     texts = np.empty((len(rows), most), np.object_)
     for row, text in zip(rows, texts, strict=True):
-        order = np.where(np.isnan(row), -np.inf, row) if row.dtype.kind == "f" else row
+        order = np.where(np.isnan(row), -np.inf, row) if row.dtype.kind not in "iu" else row
         from_last = np.argsort(order[::-1], kind="stable")[::-1]
         for place, index in enumerate((len(row) - 1 - from_last[:most]).tolist()):
             label = f":{labels[index]}" if index < len(labels) else ""

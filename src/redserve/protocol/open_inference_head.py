@@ -65,10 +65,8 @@ def parse_head(text: bytes | memoryview) -> Head[Any]:
         whole = bytes(text)
         if b"NaN" in whole or b"Infinity" in whole:
             return _parse_not_finite(whole)
-        raise BadRequest(
-            f"the body is not valid JSON: {error} (where binary tensors follow it, Inference-Header-Content-Length "
-            "has to say how long it is)"
-        ) from error
+        hint = ": Inference-Header-Content-Length says where the JSON ends" if "trailing" in str(error) else ""
+        raise BadRequest(f"the body is not valid JSON: {error}{hint}") from error
     except RecursionError as error:
         raise BadRequest("the body is nested too deeply") from error
 
