@@ -1,163 +1,249 @@
 """Bad requests on the real server, each with a good one beside it: a clear 4xx for one, an answer for the other."""
 
 import asyncio
+import gzip
 import json
+import re
+import socket
 import time
-from collections import Counter
+import zlib
 
-import httpx2
-import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
+from puppet_server import LIMIT_S, Exchange, PuppetServer, ask, request_of, until
+from served import Served
 
-from puppet_engine import PuppetEngine
-from redserve.server import Settings, create_app
-
-LIMIT_S = 20.0
-JSON = {"content-type": "application/json"}
-GOOD = {"instances": [[3, 4]]}
-RIGHT = {"predictions": [[6.0, 8.0]]}
+GOOD = [[3, 4]]
+RIGHT = (200, {"predictions": [[6.0, 8.0]]})
+DEEP = 100_000
 
 
-@pytest.fixture
-def engine():
-    return PuppetEngine()
+@pytest.fixture(scope="module")
+def server():
+    with PuppetServer(max_batch_size=32, max_body_mib=1, max_queue_rows=1_000, body_timeout_s=0.3) as server:
+        yield server
 
 
-@pytest.fixture
-def url(serve, engine, registry):
-    settings = Settings.load({"max_batch_size": 32, "max_body_mib": 1})
-    live = serve(create_app(settings, engines={"puppet": lambda: engine}, registry=registry))
-    until(lambda: httpx2.get(f"{live.url}/readyz").status_code == 200)
-    return live.url
+def beside(server, request):
+    """The answers to `request` and to a good one at the same time."""
+
+    async def both():
+        return await asyncio.gather(ask(server.port, request), ask(server.port, request_of(GOOD)))
+
+    return asyncio.run(both())
 
 
-def until(condition):
-    deadline_s = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "it never happened"
-        time.sleep(0.005)
+def post(content, headers="Content-Type: application/json\r\n"):
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return f"POST /predict HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def depth(registry):
-    return registry.get_sample_value("inference_batch_queue_depth", {"model": "puppet", "version": "1"})
-
-
-def body(text):
-    return text if isinstance(text, bytes) else json.dumps(text).encode()
-
-
-MISTAKES = {
-    "empty body": (b"", 400),
-    "not JSON": (b"instances", 400),
-    "cut off": (b'{"instances": [[3, 4', 400),
-    "no UTF-8": (b'{"instances": [["\xff"]]}', 400),
-    "deep nesting": (b'{"instances": ' + b"[" * 100_000, 400),
-    "deep objects": (b'{"a":' * 100_000, 400),
-    "a huge number": (b'{"instances": [[1e400, 4]]}', 400),
-    "a long number": (b'{"instances": [[' + b"9" * 10_000 + b", 4]]}", 400),
-    "too large for float32": ({"instances": [[1e39, 4]]}, 400),
-    "NaN": (b'{"instances": [[NaN, 4]]}', 400),
-    "Infinity": (b'{"instances": [[3, -Infinity]]}', 400),
-    "null": ({"instances": [[None, 4]]}, 400),
-    "a string": ({"instances": [["3", 4]]}, 400),
-    "a boolean": ({"instances": [[True, 4]]}, 400),
-    "ragged": ({"instances": [[3, 4], [3]]}, 400),
-    "no rows": ({"instances": []}, 400),
-    "empty rows": ({"instances": [[]]}, 400),
-    "a row too long": ({"instances": [[3, 4, 5]]}, 400),
-    "a dimension too many": ({"instances": [[[3, 4]]]}, 400),
-    "an unknown input": ({"inputs": {"z": [[3, 4]]}}, 400),
-    "an input too many": ({"inputs": {"x": [[3, 4]], "z": [[3, 4]]}}, 400),
-    "unknown field": ({"instances": [[3, 4]], "signature": "x"}, 400),
-    "too large": (b" " * (2**20 + 1), 413),
+BODIES = {
+    "empty body": b"",
+    "not JSON": b"instances",
+    "cut off": b'{"instances": [[3, 4',
+    "two bodies": b'{"instances": [[3, 4]]}{"instances": [[3, 4]]}',
+    "a NUL at the end": b'{"instances": [[3, 4]]}\0',
+    "no UTF-8": b'{"instances": [["\xff"]]}',
+    "UTF-16": '{"instances": [[3, 4]]}'.encode("utf-16"),
+    "half a character": b'{"instances": [["\\ud800", 4]]}',
+    "deep nesting": b'{"instances": ' + b"[" * DEEP,
+    "deep nesting that ends": b'{"instances": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "deep nesting in a field that is not read": b'{"instances": [[3, 4]], "z": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "deep objects": b'{"a":' * DEEP,
+    "a huge number": b'{"instances": [[1e400, 4]]}',
+    "a long number": b'{"instances": [[' + b"9" * 10_000 + b", 4]]}",
+    "a huge exponent": b'{"instances": [[1e' + b"9" * 10_000 + b", 4]]}",
+    "too large for float32": {"instances": [[1e39, 4]]},
+    "NaN": b'{"instances": [[NaN, 4]]}',
+    "Infinity": b'{"instances": [[3, -Infinity]]}',
+    "null": {"instances": [[None, 4]]},
+    "null for a row": {"instances": [None]},
+    "null for all": b"null",
+    "a list for all": [[3, 4]],
+    "a number for rows": {"instances": 3},
+    "a string": {"instances": [["3", 4]]},
+    "a boolean": {"instances": [[True, 4]]},
+    "ragged": {"instances": [[3, 4], [3]]},
+    "no rows": {"instances": []},
+    "empty rows": {"instances": [[]]},
+    "a row too long": {"instances": [[3, 4, 5]]},
+    "a dimension too many": {"instances": [[[3, 4]]]},
+    "a dimension too few": {"instances": [3, 4]},
+    "an unknown input": {"inputs": {"z": [[3, 4]]}},
+    "an input too many": {"inputs": {"x": [[3, 4]], "z": [[3, 4]]}},
+    "a row of an unknown input": {"instances": [{"z": [3, 4]}]},
+    "rows and objects": {"instances": [[3, 4], {"x": [3, 4]}]},
+    "unknown field": {"instances": [[3, 4]], "signature": "x"},
+    "two forms": {"instances": [[3, 4]], "inputs": {"x": [[3, 4]]}},
 }
 
 
-@pytest.mark.parametrize(("content", "status"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_refused_and_its_neighbour_is_answered(url, content, status):
-    async def both():
-        async with httpx2.AsyncClient(timeout=30) as client:
-            return await asyncio.gather(
-                client.post(f"{url}/predict", content=body(content), headers=JSON),
-                client.post(f"{url}/predict", json=GOOD),
-            )
+@pytest.mark.parametrize("content", BODIES.values(), ids=BODIES)
+def test_a_body_with_a_mistake_is_a_400_and_its_neighbour_is_answered(server, content):
+    (status, answer), good = beside(server, post(content))
 
-    bad, good = asyncio.run(both())
+    assert (status, answer["error"]["reason"]) == (400, "bad_request")
+    assert answer["error"]["message"]
+    assert len(str(answer)) < 3_000
+    assert good == RIGHT
 
-    assert bad.status_code == status
-    assert bad.json()["error"]["message"]
-    assert good.json() == RIGHT
+
+OTHERS = {
+    "too large": (post(b" " * (2**20 + 1)), 413, "too_large"),
+    "too many rows": (request_of(GOOD * 20_000), 413, "too_large"),
+    "no JSON by its own words": (post(b"3,4", "Content-Type: text/csv\r\n"), 415, "unsupported_media_type"),
+    "a form": (post(b"x=3", "Content-Type: application/x-www-form-urlencoded\r\n"), 415, "unsupported_media_type"),
+    "brotli": (post(b"x", "Content-Encoding: br\r\n"), 415, "unsupported_media_type"),
+    "a length too short": (post(b"").replace(b": 0\r\n\r\n", b': 9\r\n\r\n{"instances": []}'), 400, "bad_request"),
+    "a length too long": (post(b"").replace(b": 0\r\n", b": 9\r\n"), 408, "slow_request"),
+    "the same length twice": (post(b"12345", "Content-Length: 5\r\n"), 400, "bad_request"),
+    "a list of lengths": (post(b"12345").replace(b": 5\r\n", b": 5, 5\r\n"), 400, "bad_request"),
+    "a length with a sign": (post(b"12345").replace(b": 5\r\n", b": +5\r\n"), 400, "bad_request"),
+    "a length in hexadecimal": (post(b"12345").replace(b": 5\r\n", b": 0x5\r\n"), 400, "bad_request"),
+    "no length": (post(b"").replace(b": 0\r\n", b":\r\n"), 400, "bad_request"),
+    "a negative chunk": (post(b"-5\r\nhello\r\n", "Transfer-Encoding: chunked\r\n"), 400, "bad_request"),
+    "a NUL in a header": (post(b"{}", "A: \0\r\n"), 400, "bad_request"),
+    "lines without returns": (post(b"{}").replace(b"\r\n", b"\n"), 400, "bad_request"),
+    "more headers than fit": (post(b"{}", "A: b\r\n" * 20_000), 431, "headers_too_large"),
+    "an unknown method": (request_of(GOOD, method="BREW"), 400, "bad_request"),
+    "another method": (request_of(GOOD, method="PATCH"), 405, "method_not_allowed"),
+    "a deadline that is no number": (request_of(GOOD, headers="X-Request-Timeout-Ms: nan\r\n"), 400, "bad_request"),
+}
+
+
+@pytest.mark.parametrize(("request_bytes", "status", "reason"), OTHERS.values(), ids=OTHERS)
+def test_another_mistake_has_its_status_and_its_neighbour_is_answered(server, request_bytes, status, reason):
+    bad, good = beside(server, request_bytes)
+
+    assert (bad[0], bad[1]["error"]["reason"]) == (status, reason)
+    assert good == RIGHT
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["..%2f..%2fetc%2fpasswd", "%00", "puppet%00", "%2e%2e", "a" * 3_000, "%ff%fe", "pup%20pet", "puppet%2f"],
+    "path",
+    [
+        "/predict/..%2f..%2fetc%2fpasswd",
+        "/predict/../../etc/passwd",
+        "/predict/%2e%2e",
+        "/predict/%00",
+        "/predict/puppet%00",
+        "/predict/puppet%2f",
+        "/predict/puppet/",
+        "/predict//puppet",
+        "//predict/puppet",
+        "/PREDICT/puppet",
+        "/predict/Puppet",
+        "/predict/pup%20pet",
+        "/predict/puppet;v=1",
+        "/predict/puppet%0d%0aX-Injected:%201",
+        "/predict/%ff%fe",
+        "/predict/%%%",
+        "/predict/" + "a" * 3_000,
+    ],
+    ids=lambda path: path[:40],
 )
-def test_a_model_name_that_plays_tricks_is_a_404(url, name):
-    answer = httpx2.post(f"{url}/predict/{name}", json=GOOD)
+def test_a_path_that_plays_tricks_is_a_404_that_reaches_no_model(server, path):
+    ran = len(server.engine.ran_rows)
 
-    assert answer.status_code == 404
-    assert answer.json()["error"]["reason"] in ("unknown_model", "not_found")
-    assert httpx2.post(f"{url}/predict", json=GOOD).json() == RIGHT
+    (status, answer), good = beside(server, request_of(GOOD, path=path))
 
-
-def test_one_poisoned_row_among_32_costs_the_other_31_nothing_ten_times_over(url, engine, registry):
-    async def round_of(number):
-        engine.shut()
-        async with httpx2.AsyncClient(limits=httpx2.Limits(max_connections=40), timeout=30) as client:
-            plug = asyncio.create_task(client.post(f"{url}/predict", json=GOOD))
-            assert await asyncio.to_thread(engine.began.wait, 20)
-            values = [-1 if position == 3 * number else position for position in range(32)]
-            asked = [
-                asyncio.create_task(client.post(f"{url}/predict", json={"instances": [[value, 1]]})) for value in values
-            ]
-            await asyncio.to_thread(until, lambda: depth(registry) == 32)
-            engine.open()
-            answers = await asyncio.gather(*asked)
-            await plug
-        return values, answers
-
-    for number in range(10):
-        values, answers = asyncio.run(round_of(number))
-        for value, answer in zip(values, answers, strict=True):
-            if value == -1:
-                assert answer.status_code == 500
-                assert answer.json()["error"]["reason"] == "model_error"
-            else:
-                assert answer.json() == {"predictions": [[2.0 * value, 2.0]]}
+    assert status == 404
+    assert answer["error"]["reason"] in ("unknown_model", "not_found")
+    assert good == RIGHT
+    assert len(server.engine.ran_rows) == ran + 1
 
 
-def test_what_clients_saw_is_what_is_counted(url, engine, registry):
-    """Mixed outcomes, thousands of them: the counters equal the clients' own tallies exactly."""
-    random = np.random.default_rng(0)
-    kinds = random.choice(["ok", "client_error", "error"], 3_000, p=[0.7, 0.2, 0.1])
-    rows = {"ok": [[3, 4]], "client_error": [[3]], "error": [[-1, 4]]}
-    seen: Counter[int] = Counter()
-
-    async def client(share):
-        async with httpx2.AsyncClient(timeout=60) as session:
-            for kind in share:
-                answer = await session.post(f"{url}/predict", json={"instances": rows[kind]})
-                seen[answer.status_code] += 1
-
-    async def everybody():
-        await asyncio.gather(*(client(kinds[start::16]) for start in range(16)))
-
-    asyncio.run(everybody())
-
-    tally = Counter(kinds.tolist())
-    assert seen[400] == tally["client_error"]
-    assert seen[500] >= tally["error"]  # beyond `max_reruns` a batch full of bad rows takes good ones along
-    assert counted(registry) == seen
-    assert registry.get_sample_value("inference_requests_in_flight") == 0
-    assert registry.get_sample_value("inference_requests_received_total", {"method": "POST"}) == 3_000
+CHUNKED = (
+    b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+UNREAD = CHUNKED.replace(b"POST /predict", b"GET /livez")
+FLOODS = {
+    "a body": (CHUNKED, b"10000\r\n" + b" " * 65_536 + b"\r\n"),
+    "trailers": (CHUNKED + b"0\r\n", b"A: b\r\n" * 10_000),
+    "one trailer": (CHUNKED + b"0\r\nA: ", b"b" * 65_536),
+    "an extension of a chunk": (CHUNKED + b"5;", b"b" * 65_536),
+    "headers": (b"GET /livez HTTP/1.1\r\n", b"A: b\r\n" * 10_000),
+    "a body that nobody reads": (UNREAD, b"10000\r\n" + b" " * 65_536 + b"\r\n"),
+    "trailers of a body that nobody reads": (UNREAD + b"0\r\n", b"A: b\r\n" * 10_000),
+    "requests, and no answer is read": (b"", b"GET /livez HTTP/1.1\r\n\r\n" * 3_000),
+    "empty lines": (b"", b"\r\n" * 30_000),
+}
 
 
-def counted(registry: CollectorRegistry) -> Counter[int]:
-    samples = [sample for family in registry.collect() for sample in family.samples]
-    counts: Counter[int] = Counter()
-    for sample in samples:
-        if sample.name == "inference_requests_total" and sample.labels["method"] == "POST":
-            counts[int(sample.labels["code"])] += int(sample.value)
-    return counts
+@pytest.fixture(scope="module")
+def process():
+    with Served("--max-body-mib", "1", "--header-timeout-s", "1", "--body-timeout-s", "1") as process:
+        yield process
+
+
+@pytest.mark.parametrize(("begin", "piece"), FLOODS.values(), ids=FLOODS)
+def test_a_flood_is_cut_off_and_never_stored(process, begin, piece):
+    before = peak_mib(process)
+    with socket.create_connection(("127.0.0.1", port_of(process)), timeout=LIMIT_S) as client:
+        client.sendall(begin)
+        assert is_cut_off(client, piece)
+
+    assert peak_mib(process) - before < 40
+    assert label_of_the_example(process) == 7
+
+
+def is_cut_off(client, piece):
+    deadline_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline_s:
+        try:
+            client.sendall(piece)
+        except ConnectionError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_bomb_is_never_unpacked(process, encoding):
+    packed = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding](b" " * 300 * 2**20)
+    before = peak_mib(process)
+
+    status, answer = asyncio.run(
+        ask(port_of(process), post(packed, f"Content-Type: application/json\r\nContent-Encoding: {encoding}\r\n"))
+    )
+
+    assert status in (413, 415), answer
+    assert peak_mib(process) - before < 40
+
+
+def port_of(process):
+    return int(process.url.rpartition(":")[2])
+
+
+def peak_mib(process):
+    """The most memory that the server has held so far."""
+    with open(f"/proc/{process.process.pid}/status") as status:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) / 1024
+
+
+def label_of_the_example(process):
+    body = process.curl.partition("-d '")[2].rstrip("'").encode()
+    status, answer = asyncio.run(ask(port_of(process), post(body)))
+    assert status == 200
+    return answer["predictions"][0]["label"]
+
+
+def test_one_poisoned_row_among_32_costs_the_other_31_nothing_ten_times_over():
+    async def round_of(server, number):
+        server.engine.shut()
+        plug = await Exchange(server.port, request_of(GOOD)).send()
+        assert await asyncio.to_thread(server.engine.began.wait, LIMIT_S)
+        values = [-1 if position == 3 * number else position for position in range(32)]
+        asked = [asyncio.create_task(ask(server.port, request_of([[value, 1]]))) for value in values]
+        await asyncio.to_thread(until, lambda: server.queued_rows == 32)
+        server.engine.open()
+        assert await plug.answer() == RIGHT
+        await plug.leave()
+        return zip(values, await asyncio.gather(*asked), strict=True)
+
+    with PuppetServer(max_batch_size=32) as server:
+        for number in range(10):
+            for value, (status, answer) in asyncio.run(round_of(server, number)):
+                if value == -1:
+                    assert (status, answer["error"]["reason"]) == (500, "model_error")
+                else:
+                    assert (status, answer) == (200, {"predictions": [[2.0 * value, 2.0]]})

@@ -30,6 +30,10 @@ LINGER_S = 1.0
 MAX_DISCARDED_BYTES = 64 * 2**20
 """Of a body whose request was refused before its end; who sends more is cut off."""
 
+MAX_PIPELINED = 128
+"""Requests that wait in one connection behind the one being answered; who sends more gets these answers, then the end.
+uvicorn has no bound: 33 bytes of a request cost it 5 kB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HttpLimits:
@@ -69,6 +73,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.limits = limits
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
+        self._is_in_body = False
+        self._framing_bytes = 0  # of a body, since its last bytes: chunk extensions, trailers
         self._refusal: tuple[int, str, str] | None = None
         self._discarded_bytes = 0
         self._discarding_since_s = 0.0
@@ -92,6 +98,13 @@ class HttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         super().connection_lost(exc)
 
+    def _should_upgrade(self) -> bool:
+        """No: WebSocket connections would be without these limits, and there is nothing for them here."""
+        return False
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing of what is ignored, as RFC 9110, 7.8 allows: any client may ask with each request."""
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
@@ -100,15 +113,26 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse, within the limits."""
         if self._is_refused:
             return
-        is_all_headers = self._waiting_since_s is not None
+        is_all_headers, is_all_body = self._waiting_since_s is not None, self._is_in_body
+        self._framing_bytes += len(data)
         super().data_received(data)
-        if self._waiting_since_s is None:
+        if is_all_body and self._is_in_body and self._framing_bytes > self.limits.max_header_bytes:
+            self._cut_off_framing()
+        elif self._waiting_since_s is None:
             if self.cycle is not None and self.cycle.response_complete:
                 self._discard(data)
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
                 self.refuse(*self._too_large())
+
+    def _cut_off_framing(self) -> None:
+        """The body has nothing but framing for too long; the parser keeps all of a trailer until its end."""
+        if self.cycle.response_complete:
+            self._is_refused = True
+            self.transport.close()
+        else:
+            self.refuse(*self._too_large())
 
     def _discard(self, data: bytes) -> None:
         """The rest of a body that was answered early: uvicorn throws it away, we see that it comes to an end."""
@@ -125,17 +149,36 @@ class HttpProtocol(HttpToolsProtocol):
         self._waiting_since_s = self.loop.time()
         self._header_bytes = self._discarded_bytes = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. Trailers, which come behind a body, are dropped: nobody here reads them (RFC 9110, 6.5.1)."""
+        if not self._is_in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Begin the request, unless its headers are too large."""
         sent_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ': ' and the end
         if sent_bytes > self.limits.max_header_bytes:
             self._refusal = self._too_large()
+        elif len(self.pipeline) >= MAX_PIPELINED:
+            self._refusal = 400, "bad_request", f"more than {MAX_PIPELINED} requests wait in line"
+        if self._refusal is not None:
             raise ValueError(self._refusal[2])  # ends the parsing; `send_400_response` is called for it
         self._waiting_since_s = None
         self._header_bytes = 0
+        self._is_in_body = True
         super().on_headers_complete()
         if self._is_shutting_down and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._framing_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The body is complete."""
+        self._is_in_body = False
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed."""
