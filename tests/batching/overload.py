@@ -96,8 +96,22 @@ class PoisonError(Exception):
     """What a bad row makes of its batch."""
 
 
-Policy = Callable[[Workload], tuple[BatchPolicy, Callable[[BatchPolicy], BatchQueue[Any]] | None, bool]]
-"""The numbers, a queue other than the real one, and whether requests bring their deadlines."""
+@dataclass(frozen=True)
+class Plan:
+    """What meets the overload.
+
+    Attributes:
+        numbers: Of the batcher.
+        make_queue: Another queue in place of the real one.
+        brings_deadlines: Whether requests are submitted with their deadlines.
+    """
+
+    numbers: BatchPolicy
+    make_queue: Callable[[BatchPolicy], BatchQueue[Any]] | None = None
+    brings_deadlines: bool = False
+
+
+Policy = Callable[[Workload], Plan]
 
 
 def goodput(workload: Workload, load: float, policy: Policy, *, seed: int) -> float:
@@ -112,7 +126,8 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
     per_s = load * workload.capacity / ((low + high) / 2)
     half_s = workload.count / per_s / 2
     in_time = 0
-    numbers, make_queue, bring_deadlines = policy(workload)
+    done = loop.create_future()
+    plan = policy(workload)
 
     async def engine(payloads: list[tuple[int, bool]]) -> list[Any]:
         rows = sum(payload[0] for payload in payloads)
@@ -128,10 +143,10 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
     if workload.is_seeded:
         seeds = {2**power: workload.service_s(2**power) for power in range(workload.max_batch_size.bit_length())}
     batcher: Batcher[Any, Any] = Batcher(
-        [engine] * workload.instances, policy=numbers, max_run_s=None, service_times_s=seeds, clock=loop.time
+        [engine] * workload.instances, policy=plan.numbers, max_run_s=None, service_times_s=seeds, clock=loop.time
     )
-    if make_queue is not None:
-        batcher._dispatcher._queue = make_queue(numbers)
+    if plan.make_queue is not None:
+        batcher._dispatcher._queue = plan.make_queue(plan.numbers)
 
     def send(payload: tuple[int, bool], group: int, budget_s: float, attempts: int) -> None:
         nonlocal in_time
@@ -140,7 +155,7 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
         def answered(answer: Answer[Any]) -> None:
             nonlocal in_time
             if answer.error is None:
-                if loop.time() <= due_s:
+                if loop.time() <= due_s and not done.done():
                     in_time += payload[0]
             else:
                 again()
@@ -155,7 +170,7 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
                 answered,
                 rows=payload[0],
                 group=group,
-                deadline_s=due_s if bring_deadlines else float("inf"),
+                deadline_s=due_s if plan.brings_deadlines else float("inf"),
             )
         except RedserveError:
             again()
@@ -165,7 +180,6 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
 
     left = workload.count
     arrives_s = 0.0
-    done = loop.create_future()
 
     def arrive() -> None:
         nonlocal left, arrives_s
@@ -197,24 +211,14 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
     return 100 * in_time / (workload.capacity * sent_s)
 
 
-def slo(workload: Workload) -> Any:
+def slo(workload: Workload) -> Plan:
     """redserve's own: each request brings its deadline."""
     numbers = BatchPolicy(
         max_batch_size=workload.max_batch_size, max_queue_rows=100_000, slo_s=max(workload.budgets_s), linger=False
     )
-    return numbers, None, True
+    return Plan(numbers, brings_deadlines=True)
 
 
-def fifo(workload: Workload) -> Any:
+def fifo(workload: Workload) -> Plan:
     """Everything waits until it has run."""
-    return BatchPolicy(max_batch_size=workload.max_batch_size, max_queue_rows=10**9, linger=False), None, False
-
-
-def sized_cap(workload: Workload) -> Any:
-    """First come first served, and no more in the queue than can be served in the shortest budget."""
-    full_s = workload.service_s(workload.max_batch_size)
-    cap = round((min(workload.budgets_s) - 2 * full_s) * workload.max_batch_size / full_s * workload.instances)
-    numbers = BatchPolicy(
-        max_batch_size=workload.max_batch_size, max_queue_rows=max(cap, workload.max_batch_size), linger=False
-    )
-    return numbers, None, False
+    return Plan(BatchPolicy(max_batch_size=workload.max_batch_size, max_queue_rows=10**9, linger=False))

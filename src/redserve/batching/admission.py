@@ -16,7 +16,6 @@ from redserve.errors import PredictedLate
 
 W = TypeVar("W", bound=Waiting)
 
-_Z = 1.0
 _SMOOTHING = 0.2
 
 
@@ -56,11 +55,8 @@ class Admission(Generic[W]):
         own = max(through - full_batches * self._full_rows + behind, self._usual_rows)
         own_s = service_s(math.ceil(min(own, self._full_rows)))
         ahead_s = full_batches * full_s
-        squares = sum(rest_s * rest_s for rest_s in rests_s) + full_batches * full_s * full_s + own_s * own_s
         for other in others:
             other_s = service_s(min(other, round(self._full_rows)))
-            count = math.ceil(other / self._full_rows)
-            ahead_s += count * other_s
-            squares += count * other_s * other_s
+            ahead_s += math.ceil(other / self._full_rows) * other_s
         first_rest_s = min(rests_s) if len(rests_s) >= instances else 0.0
-        return first_rest_s + ahead_s / instances + own_s + _Z * math.sqrt(self._cost.noise * squares)
+        return first_rest_s + ahead_s / instances + own_s

@@ -149,7 +149,7 @@ class BatchQueue(Generic[W]):
                 line.requests,
                 max_rows=self._policy.max_batch_size,
                 now_s=now_s,
-                service_s=self._cost.service_s,
+                cost=self._cost,
             )
             if window is not None:
                 return line, window

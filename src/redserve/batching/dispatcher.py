@@ -208,6 +208,9 @@ class Dispatcher(Generic[W]):
 
         batch = self._queue.take(now_s=now_s, is_draining=self._is_draining)
         if batch is None:
+            if self._is_draining:  # the rest has expired
+                instance.worker = None
+                return None
             self._idle[worker] = due_s = self._queue.due_s()
             return due_s
         if has_lingered and batch.why == "idle":

@@ -1,44 +1,57 @@
 """Which of those who wait run now: pure logic, told the time.
 
-due     ▲  x  x  x  o──o──o──o──o──o  o  o
-        │  too late  └── the window ──┘  next time
+due     ▲  x  x  .  .  o──o──o──o──o──o  o  o
+        │  │     │     └── the window ──┘  next time
+        │  │     └── would hardly be in time, and the window is full without them
+        │  └── too late
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from redserve.batching.cost import CostModel
 from redserve.batching.line import Waiting
 
-_GAIN = 1.05  # what a later start has to bring, in rows per second, to pass over one that would be in time
+_SURE = 0.97  # of the rows that fit are likely to be in time: no later start is looked for
 
 
-def choose_window(
-    requests: Sequence[Waiting], *, max_rows: int, now_s: float, service_s: Callable[[int], float]
-) -> range | None:
-    """The part of a line that is best run now; `None` when nobody in it can be answered in time.
+def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, cost: CostModel) -> range | None:
+    """The part of a line, sorted by turn, that is best run now; `None` when nobody in it can be answered in time.
 
     A batch is never made smaller to save its oldest: the others would pay for it. Whoever forces a small batch is
-    passed over instead.
+    passed over instead. While more wait than fit, that start is taken which brings the most rows likely in time per
+    second: somebody has to go then, and it had better be who would hardly make it.
     """
     best: range | None = None
     best_rate = 0.0
     rows = stop = 0
+    full_s = cost.service_s(max_rows)
+    per_s = 1 / max(full_s * math.sqrt(2 * cost.noise), 1e-9)
+    chances: list[float] = []  # rows times the chance to be in time in a full batch, from `offset` on
+    offset = 0
     for start, first in enumerate(requests):
         while stop < len(requests) and rows + requests[stop].rows <= max_rows:
             rows += requests[stop].rows
             stop += 1
-        seconds = service_s(rows)
+        seconds = cost.service_s(rows)
         if now_s + seconds <= _first_deadline_s(requests, start, stop):
-            rate = rows / seconds if seconds else math.inf
-            if rate > best_rate * _GAIN or best is None:
-                best, best_rate = range(start, stop), rate
-            if stop == len(requests) or rows == max_rows:
-                break
+            if stop == len(requests):
+                return best or range(start, stop)
+            offset = offset if chances else start
+            for request in requests[offset + len(chances) : stop]:
+                slack_s = request.deadline_s - now_s - full_s
+                chances.append(request.rows * (0.5 + 0.5 * math.erf(slack_s * per_s)))
+            in_time = sum(chances[start - offset : stop - offset])
+            if best is None or in_time > best_rate * seconds:
+                best, best_rate = range(start, stop), in_time / seconds
+            if in_time >= _SURE * max_rows:
+                return best
         rows -= first.rows
     return best
 
 
 def _first_deadline_s(requests: Sequence[Waiting], start: int, stop: int) -> float:
+    """Earliest of the window; it is sorted, so the first one there is."""
     for index in range(start, stop):
         if requests[index].deadline_s != math.inf:
             return requests[index].deadline_s
