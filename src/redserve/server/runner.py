@@ -22,6 +22,7 @@ from fastapi import FastAPI
 
 from redserve.models import ModelState
 from redserve.server.app import Serving, create_app
+from redserve.server.backlog import close_and_take_backlog
 from redserve.server.banner import banner
 from redserve.server.http_protocol import HttpLimits, HttpProtocol
 from redserve.server.logs import configure_logging
@@ -114,7 +115,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections; whatever `grace_s` does not suffice for is turned away, not dropped."""
         self._tasks.append(asyncio.create_task(self._turn_away_after_grace()))
+        await close_and_take_backlog(self.servers, self._new_protocol, limit=self.config.backlog, tls=self.config.ssl)
         await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn then leaves the lifespan to be cancelled, which ends in a traceback
+            await self.lifespan.shutdown()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -137,6 +141,13 @@ class Server(uvicorn.Server):
             self._tasks.append(asyncio.get_running_loop().create_task(self._exit_after_drain_delay()))
         else:
             self.should_exit = True
+
+    def _new_protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes them."""
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     async def _check_connections(self) -> None:
         """Once a second, so that no request needs a timer of its own."""

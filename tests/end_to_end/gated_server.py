@@ -1,0 +1,37 @@
+"""`redserve serve` for an engine that, at a row of 1 or more, waits for the file `$GATE`, whoever interrupts it."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from puppet_engine import PuppetEngine
+from redserve.server import Settings, create_app
+from redserve.server.logs import configure_logging
+from redserve.server.runner import Server
+
+
+class GatedEngine(PuppetEngine):
+    """A puppet that another process holds; made-up rows are below 1."""
+
+    gate = Path(os.environ.get("GATE", "/nowhere"))
+
+    def run(self, tensors):
+        answer = super().run(tensors)
+        while tensors["x"].max() >= 1 and not self.gate.exists():
+            time.sleep(0.01)
+        return answer
+
+
+def main(arguments: list[str]) -> int:
+    """Serve with flags in pairs: `--grace-s 1 --port 0`."""
+    names = [name.removeprefix("--").replace("-", "_") for name in arguments[::2]]
+    settings = Settings.load(dict(zip(names, arguments[1::2], strict=True)))
+    configure_logging(settings.log_level, "uvicorn.error")
+    server = Server(create_app(settings, engines={"gated": GatedEngine}), settings)
+    server.run()
+    return server.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
