@@ -41,6 +41,7 @@ THIRD_PARTY = {
     "server": {
         "fastapi",
         "fastapi_offline",
+        "httptools",
         "numpy",
         "orjson",
         "prometheus_client",

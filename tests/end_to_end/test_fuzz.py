@@ -59,6 +59,8 @@ def mutated(draw):
 
 
 FRAGMENTS = [
+    b"\r\nConnection: Upgrade\r\nUpgrade: h2c",
+    b"\r\nTransfer-Encoding: chunked",
     b"\0",
     b"\r\n",
     b"\n",

@@ -16,10 +16,11 @@ from typing import Any
 
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from redserve.errors import BadRequest
+from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 
 LAST_CALL_S = 0.05
 """At shutdown an idle connection is heard for this long: a request may be in the kernel's buffer already."""
@@ -50,7 +51,7 @@ class HttpLimits:
     max_connections: int = 4_096
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(UpgradeIgnoringProtocol):
     """One connection.
 
     Args:
@@ -97,13 +98,6 @@ class HttpProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
-
-    def _should_upgrade(self) -> bool:
-        """No: WebSocket connections would be without these limits, and there is nothing for them here."""
-        return False
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing of what is ignored, as RFC 9110, 7.8 allows: any client may ask with each request."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -177,7 +171,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The body is complete."""
-        self._is_in_body = False
+        self._is_in_body = self.is_cut_short
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
