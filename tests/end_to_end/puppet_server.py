@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -154,3 +154,11 @@ async def ask(port: int, request: bytes) -> tuple[int, Any]:
         return await exchange.answer()
     finally:
         await exchange.leave()
+
+
+def tally(answers: Iterable[tuple[int, Any]], *, left: int = 0) -> tuple[Counter[int], Counter[str]]:
+    """How often clients saw each status, and each reason not to be ok; `left` of them waited for no answer."""
+    answers = list(answers)
+    codes = Counter(status for status, _ in answers) + Counter({499: left})
+    reasons = Counter(body["error"]["reason"] for status, body in answers if status >= 400)
+    return codes, reasons + Counter({"client_disconnected": left})

@@ -8,21 +8,15 @@ Who leaves does so while the gate holds what they wait for: both sides must say 
 
 import asyncio
 import contextlib
-import signal
-import socket
-import threading
 import time
 from collections import Counter
+from random import Random
 
 import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from puppet_server import LIMIT_S, Exchange, PuppetServer, ask, codes_in, reasons_in, request_of, until
-
-from puppet_engine import PuppetEngine
-from redserve.server import Settings, create_app
-from redserve.server.runner import Server
+from puppet_server import LIMIT_S, Exchange, PuppetServer, ask, request_of, tally, until
 
 QUEUE_ROWS = 12
 GOOD = [[3, 4]]
@@ -85,6 +79,25 @@ def test_client_side_counts_equal_the_counters_when_everything_happens(server):
     assert set(seen) == set(ends.split())
 
 
+def test_client_side_counts_equal_the_counters_of_2000_requests_that_nothing_holds_up(server):
+    kinds = {**AT_ONCE, **QUEUED}
+    codes, reasons = server.codes(), server.reasons()
+
+    async def client(number):
+        random = Random(number)
+        return [await ask(server.port, kinds[random.choice(sorted(kinds))]) for _ in range(125)]
+
+    async def everybody():
+        async with scraped(server.url):
+            return await asyncio.gather(*map(client, range(16)))
+
+    answers = [answer for answers in asyncio.run(everybody()) for answer in answers]
+
+    assert len(answers) == 2_000
+    assert (server.codes() - codes, server.reasons() - reasons) == tally(answers)
+    assert server.in_flight == server.queued_rows == 0
+
+
 def assert_counts_agree(server, **plan):
     """Returns the reasons that were seen."""
     codes, reasons = server.codes(), server.reasons()
@@ -130,13 +143,6 @@ async def play(server, *, at_once, queued, leaving, late, turned_away, is_next_b
     return tally(answers, left=len(leavers))
 
 
-def tally(answers, *, left=0):
-    """How often each status, and each reason not to be ok, was seen."""
-    codes = Counter(status for status, _ in answers) + Counter({499: left})
-    reasons = Counter(body["error"]["reason"] for status, body in answers if status >= 400)
-    return codes, reasons + Counter({"client_disconnected": left})
-
-
 @contextlib.asynccontextmanager
 async def scraped(url):
     """Meanwhile scrape again and again: whatever has arrived has ended or is in flight, in each single scrape."""
@@ -166,75 +172,3 @@ async def scraped(url):
         await asyncio.gather(task, return_exceptions=True)
     assert scrapes
     assert [received for received, _ in scrapes] == [accounted for _, accounted in scrapes]
-
-
-class Stoppable(Server):
-    """The real server in a thread, where no signal arrives; `handle_exit` is what a signal calls."""
-
-    def capture_signals(self):
-        return contextlib.nullcontext()
-
-
-@pytest.fixture
-def stoppable(registry):
-    """`stoppable(engine, grace_s)`: a server that is up, and its thread."""
-    running: list[tuple[Stoppable, threading.Thread]] = []
-
-    def start(engine, grace_s):
-        options = Settings.load({"port": 0, "grace_s": grace_s, "max_batch_size": 4})
-        app = create_app(options, engines={"puppet": lambda: engine}, registry=registry)
-        server = Stoppable(app, options)
-        thread = threading.Thread(target=server.run, daemon=True)
-        running.append((server, thread))
-        thread.start()
-        until(lambda: server.started and app.state.redserve.loaded.is_set())
-        return server, thread
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(LIMIT_S)
-
-
-@pytest.mark.parametrize(("grace_s", "status"), [(30, 200), (0, 503)], ids=["enough grace", "no grace"])
-def test_who_is_there_at_shutdown_is_answered_and_counted_and_who_comes_later_is_neither(
-    stoppable, registry, grace_s, status
-):
-    engine = PuppetEngine()
-    server, thread = stoppable(engine, grace_s)
-    engine.shut()
-
-    async def clients():
-        port = server.address[1]
-        mistakes = [await ask(port, request_of([])), await ask(port, request_of(GOOD, path="/predict/nobody"))]
-        plug = await Exchange(port, request_of(GOOD)).send()
-        assert await asyncio.to_thread(engine.began.wait, LIMIT_S)
-        waiting = [plug, *[await Exchange(port, request_of(GOOD)).send() for _ in range(20)]]
-        await asyncio.to_thread(until, lambda: registry.get_sample_value("inference_requests_in_flight") == 21)
-
-        server.handle_exit(signal.SIGTERM, None)
-        if grace_s:
-            await asyncio.to_thread(until, lambda: is_refused(port))
-            engine.open()
-        answers = [await exchange.answer() for exchange in waiting]
-        for exchange in waiting:
-            await exchange.leave()
-        await asyncio.to_thread(thread.join, LIMIT_S)
-        assert is_refused(port)
-        return answers, mistakes
-
-    answers, mistakes = asyncio.run(clients())
-
-    assert [answer[0] for answer in answers] == [status] * 21
-    assert (codes_in(registry), reasons_in(registry)) == tally([*answers, *mistakes])
-    assert registry.get_sample_value("inference_requests_received_total", {"method": "POST"}) == 23
-    assert registry.get_sample_value("inference_requests_in_flight") == 0
-    assert server.exit_status == (0 if grace_s else 1)
-
-
-def is_refused(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S).close()
-    except ConnectionRefusedError:
-        return True
-    return False
