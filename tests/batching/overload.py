@@ -27,6 +27,7 @@ class Workload:
         noise: Standard deviation of a service time, of its mean.
         drift: From half time on, service takes so many times as long.
         is_seeded: The service times are measured beforehand.
+        first_s: The first batch takes so much longer.
         rows: Of a request: from, to.
         groups: Requests of so many shapes, equally often.
         instances: Engines side by side.
@@ -43,6 +44,7 @@ class Workload:
     noise: float = 0.05
     drift: float = 1.0
     is_seeded: bool = True
+    first_s: float = 0.0
     rows: tuple[int, int] = (1, 1)
     groups: int = 1
     instances: int = 1
@@ -81,6 +83,7 @@ UNSEEN = {
     "steep staircase": replace(A, service_s=lambda rows: 0.002 + 0.003 * -(-rows // 8)),
     "drift": replace(A, drift=2.0),
     "cold start": replace(A, is_seeded=False, count=4_000),
+    "slow first batch": replace(A, is_seeded=False, first_s=0.1, count=4_000),
     "rows 1-16": replace(A, rows=(1, 16), count=6_000),
     "two groups": replace(A, groups=2),
     "cancels": replace(A, cancelled=0.1),
@@ -126,6 +129,7 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
     per_s = load * workload.capacity / ((low + high) / 2)
     half_s = workload.count / per_s / 2
     in_time = 0
+    batches: list[int] = []
     done = loop.create_future()
     plan = policy(workload)
 
@@ -134,6 +138,9 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
         seconds = workload.service_s(rows) * max(noise.gauss(1, workload.noise), 0.2)
         if loop.time() > half_s:
             seconds *= workload.drift
+        if not batches:
+            seconds += workload.first_s
+        batches.append(rows)
         await asyncio.sleep(seconds)
         if workload.poison and any(payload[1] for payload in payloads):
             raise PoisonError
@@ -146,7 +153,9 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
         [engine] * workload.instances, policy=plan.numbers, max_run_s=None, service_times_s=seeds, clock=loop.time
     )
     if plan.make_queue is not None:
-        batcher._dispatcher._queue = plan.make_queue(plan.numbers)
+        dispatcher = batcher._dispatcher
+        dispatcher._queue = dispatcher._admission._queue = plan.make_queue(plan.numbers)
+        dispatcher._admission._check = lambda *_: None  # type: ignore[method-assign]
 
     def send(payload: tuple[int, bool], group: int, budget_s: float, attempts: int) -> None:
         nonlocal in_time

@@ -75,7 +75,10 @@ class CoDelQueue(BatchQueue[Any]):
 
 
 class HeadDropQueue(BatchQueue[Any]):
-    """Source: BentoML, `_internal/marshal/dispatcher.py`, `CorkDispatcher.controller`; without its waits for company."""
+    """Without its waits for company.
+
+    Source: BentoML, `_internal/marshal/dispatcher.py`, `CorkDispatcher.controller`.
+    """
 
     def __init__(self, numbers: BatchPolicy, workload: Workload) -> None:
         super().__init__(numbers)

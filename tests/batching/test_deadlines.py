@@ -10,7 +10,7 @@ import pytest
 from batching.fakes import Inbox, PuppetEngine, RecordingObserver
 from batching.virtual_time import run
 from redserve.batching import Answer, Batcher, BatchPolicy
-from redserve.errors import DeadlineExpired, PredictedLate
+from redserve.errors import DeadlineExpired, Overloaded
 
 Arrival = tuple[float, str, float, dict[str, Any]]  # when, key, budget, other arguments of `submit`
 
@@ -49,7 +49,7 @@ def serve(
 
                 try:
                     batcher.submit(key, answer, deadline_s=when_s + budget_s, **rest)
-                except PredictedLate:
+                except Overloaded:
                     answered_s[key] = when_s
 
     run(main())

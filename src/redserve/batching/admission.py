@@ -1,62 +1,139 @@
 """May this request join? Pure logic, told the time.
 
-now ──> what runs ends ──> the batches ahead of it ──> its own batch ──> z * noise ──> before its deadline?
+    now ──> what runs ends ──> the batches ahead of it run ──> its own batch ends ──> before its deadline?
+
+The next engine that is free is the one whose batch ends first; a batch that has already taken longer than it should is
+expected to take as long again, so that behind a hung one nobody is let in for nothing.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from redserve.batching.batch_queue import Batch, BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.batching.line import Waiting
 from redserve.batching.policy import BatchPolicy
-from redserve.batching.run import Run
-from redserve.errors import PredictedLate
+from redserve.batching.run import Instance, Run, Worker
+from redserve.errors import PredictedLate, QueueFull
 
 W = TypeVar("W", bound=Waiting)
 
-_SMOOTHING = 0.2
+_SMOOTHING = 0.2  # weight of the newest batch
 
 
 class Admission(Generic[W]):
-    """Predicts when a request would be answered."""
+    """Lets requests into `queue`, or says why not. What it is given it only reads.
 
-    def __init__(self, policy: BatchPolicy, cost: CostModel, queue: BatchQueue[W]) -> None:
+    Args:
+        policy: The bounds.
+        cost: What is known of service times.
+        queue: Where the requests wait.
+        running: What runs now.
+        instances: What runs it.
+    """
+
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        *,
+        cost: CostModel,
+        queue: BatchQueue[W],
+        running: Mapping[Worker, Run[W]],
+        instances: Collection[Instance],
+    ) -> None:
+        self._policy = policy
         self._cost = cost
         self._queue = queue
-        self._max_rows = policy.max_batch_size
-        self._full_rows = float(policy.max_batch_size)
+        self._running = running
+        self._instances = instances
+        self._full_rows = float(policy.max_batch_size)  # of a full batch: less, where the next one does not fit
         self._usual_rows = 1.0
 
     def taken(self, batch: Batch[W]) -> None:
-        """Learn from what left the queue."""
+        """Learn what batches are like."""
         self._usual_rows += _SMOOTHING * (batch.rows - self._usual_rows)
         if batch.why == "full":
             self._full_rows += _SMOOTHING * (batch.rows - self._full_rows)
 
-    def check(self, requests: Sequence[W], running: Collection[Run[W]], *, instances: int, now_s: float) -> None:
-        """All of `requests`, which are one, or none of them."""
-        if not len(self._queue) or not self._cost.is_known:
-            return
-        rows = sum(request.rows for request in requests)
-        first = requests[0]
-        late_s = now_s + self._finish_s(first, rows, running, instances, now_s) - first.deadline_s
-        if late_s > 0:
-            raise PredictedLate(late_s=late_s)
+    def admit(self, requests: Sequence[W]) -> None:
+        """Queue `requests`, which are one in parts and have just arrived.
 
-    def _finish_s(self, first: W, rows: int, running: Collection[Run[W]], instances: int, now_s: float) -> float:
-        service_s = self._cost.service_s
-        rests_s = [abs(run.taken_s + service_s(run.batch.rows) - now_s) for run in running]
+        An empty queue lets everybody in. It has to: a model that has learnt that everything is late would never be
+        told otherwise.
+
+        Raises:
+            PredictedLate: Its last part would end after its deadline, more likely than not.
+            QueueFull: It does not fit; or it has a deadline, too little is known to predict anything, and more waits
+                than could be served until then.
+            ValueError: As `BatchQueue.offer`.
+        """
+        first = requests[0]
+        now_s = first.arrived_s
+        try:
+            if first.deadline_s != math.inf and len(self._queue):
+                self._check(first, sum([request.rows for request in requests]), now_s)
+            self._queue.offer(*requests)
+        except QueueFull as full:
+            rows = sum(request.rows for request in requests)
+            over_rows = full.waiting + rows - full.limit if full.unit == "rows" else rows
+            full.retry_after_s = self._room_s(over_rows, now_s)
+            raise
+
+    def has_time_for(self, rows: int, *, now_s: float) -> bool:
+        """Whether so many rows may be run again before what waits: not while the queue is overloaded.
+
+        That is, while more than half of what may wait does, or somebody who waits would be late for it.
+        """
+        if self._queue.rows > self._policy.max_queue_rows / 2:
+            return False
+        return now_s + self._cost.service_s(rows) <= self._queue.latest_start_s()
+
+    def _check(self, first: W, rows: int, now_s: float) -> None:
+        if self._cost.is_known:
+            late_s = self._finish_s(first, rows, now_s) - first.deadline_s
+            if late_s > 0:
+                raise PredictedLate(late_s=late_s)
+        else:
+            limit = self._sized_cap_rows(first.deadline_s - now_s)
+            if self._queue.rows + rows > limit:
+                raise QueueFull(waiting=self._queue.rows, limit=limit)
+
+    def _finish_s(self, first: W, rows: int, now_s: float) -> float:
         before, behind, others = self._queue.around(first)
-        full_s = service_s(round(self._full_rows))
+        full_rows = self._full_rows
         through = before + rows
-        full_batches = math.ceil(through / self._full_rows) - 1
-        own = max(through - full_batches * self._full_rows + behind, self._usual_rows)
-        own_s = service_s(math.ceil(min(own, self._full_rows)))
-        ahead_s = full_batches * full_s
+        batches_before = math.ceil(through / full_rows) - 1
+        ahead_s = batches_before * self._cost.service_s(round(full_rows))
         for other in others:
-            other_s = service_s(min(other, round(self._full_rows)))
-            ahead_s += math.ceil(other / self._full_rows) * other_s
-        first_rest_s = min(rests_s) if len(rests_s) >= instances else 0.0
-        return first_rest_s + ahead_s / instances + own_s
+            ahead_s += math.ceil(other / full_rows) * self._cost.service_s(min(other, round(full_rows)))
+        own_rows = max(through - batches_before * full_rows + behind, self._usual_rows)
+        own_s = self._cost.service_s(math.ceil(min(own_rows, full_rows)))
+        return self._free_s(now_s) + ahead_s / self._active() + own_s
+
+    def _room_s(self, rows: int, now_s: float) -> float | None:
+        """How long it takes until so many of the rows that wait are taken; `None` where nothing is known."""
+        full_s = self._cost.service_s(round(self._full_rows))
+        if not full_s:
+            return None
+        batches_before = math.ceil(rows / self._full_rows) - 1
+        return self._free_s(now_s) - now_s + batches_before * full_s / self._active()
+
+    def _sized_cap_rows(self, budget_s: float) -> int:
+        """Rows that may wait, by rule of thumb: what is served within the budget, less two batches; one batch at least."""
+        full_s = self._cost.service_s(self._policy.max_batch_size)
+        if not full_s:
+            return self._policy.max_queue_rows
+        batches = max(self._active() * (budget_s / full_s - 2), 1.0)
+        return min(round(batches * self._policy.max_batch_size), self._policy.max_queue_rows)
+
+    def _free_s(self, now_s: float) -> float:
+        """When the next engine is free."""
+        if len(self._running) < self._active():
+            return now_s
+        expected_s = (run.taken_s + self._cost.service_s(run.batch.rows) for run in self._running.values())
+        return now_s + min(abs(end_s - now_s) for end_s in expected_s)
+
+    def _active(self) -> int:
+        """Instances that are not stuck; one, where all are."""
+        return max(sum([instance.worker is not None for instance in self._instances]), 1)

@@ -59,11 +59,20 @@ def attempts(
     post: Callable[[Delivery[P, R]], None],
     *,
     max_reruns: int,
+    has_time_for: Callable[[int], bool],
     clock: Callable[[], float],
 ) -> Generator[list[P], Call, None]:
-    """Yield the payloads of each call of the function, be sent what it came to, and post what follows from it."""
+    """Yield the payloads of each call of the function, be sent what it came to, and post what follows from it.
+
+    Args:
+        run: What to call it with.
+        post: Takes what follows from each call.
+        max_reruns: Calls with parts of the batch, at most.
+        has_time_for: Whether so many rows may be run again now.
+        clock: Tells when calls begin and end.
+    """
     requests = run.batch.requests
-    failed: dict[Request[P, R], BaseException] = {}  # and not yet run again in smaller parts
+    failed: dict[Request[P, R], RedserveError] = {}  # and not yet run again in smaller parts
     parts = parts_to_run(len(requests), max_reruns=max_reruns)
     part: range | None = next(parts)
     while part is not None:
@@ -81,13 +90,15 @@ def attempts(
             for request in together:
                 failed.pop(request, None)
         else:
-            failed.update(dict.fromkeys(together, error))
+            failed.update((request, _verdict(error, among=len(together))) for request in together)
         has_failed = error is not None or all(isinstance(outcome, RedserveError) for outcome in outcomes)
         report = run.call_ended(now_s=ended_s, has_failed=has_failed)
         part = _next_part(parts, error)
+        if part is not None and not has_time_for(sum(request.rows for request in requests[part.start : part.stop])):
+            part = None
         if part is None and failed:
             settled = [*settled, *failed]
-            outcomes = [*outcomes, *map(as_redserve_error, failed.values())]
+            outcomes = [*outcomes, *failed.values()]
         post(Delivery(run, settled, outcomes, report, ended_s))
 
 
@@ -110,9 +121,24 @@ def _outcomes(returned: Any, *, expected: int) -> list[Any]:
     return outcomes
 
 
+def _verdict(error: BaseException, *, among: int) -> RedserveError:
+    """What each of `among` requests is told that failed together, unless it is tried again in a smaller part."""
+    own = as_redserve_error(error)
+    if among == 1 or _is_nobodys_fault(error):
+        return own
+    untried = ModelError(f"failed among {among} requests, and there was no time to try it alone: {own}")
+    untried.__cause__ = error
+    return untried
+
+
+def _is_nobodys_fault(error: BaseException) -> bool:
+    """Whether it is a wish to exit, or a broken contract, rather than the fault of a request."""
+    return not isinstance(error, Exception) or isinstance(error, WrongResultCount)
+
+
 def _next_part(parts: Generator[range, bool, None], error: BaseException | None) -> range | None:
-    """What to run next; a wish to exit is the fault of no request and ends it here, and so does a broken contract."""
-    if error is not None and (not isinstance(error, Exception) or isinstance(error, WrongResultCount)):
+    """What to run next; nothing when the failure is the fault of no request."""
+    if error is not None and _is_nobodys_fault(error):
         return None
     try:
         return parts.send(error is None)

@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic
 
 from redserve.batching.cost import CostModel
@@ -21,6 +22,8 @@ from redserve.batching.window import choose_window
 from redserve.errors import QueueFull
 
 __all__ = ["Batch", "BatchQueue", "Waiting"]
+
+_LOOKED_AT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,10 @@ class BatchQueue(Generic[W]):
         return Batch(requests, rows, why)
 
     def around(self, request: W) -> tuple[int, int, list[int]]:
-        """Rows that would run before `request`, behind it, and of other groups before it."""
+        """Rows of its group that would run before `request`, and behind it; and those of each group that goes before.
+
+        Of more groups than `_LOOKED_AT` some are overlooked, rather than that each newcomer looks at all of them.
+        """
         line = self._lines.get(request.group)
         before = behind = 0
         if line is not None:
@@ -137,10 +143,19 @@ class BatchQueue(Generic[W]):
         if len(self._lines) > 1:
             others = [
                 other.rows
-                for other in self._lines.values()
+                for other in islice(self._lines.values(), _LOOKED_AT)
                 if other is not line and other.requests[0].turn_s <= request.turn_s
             ]
         return before, behind, others
+
+    def latest_start_s(self) -> float:
+        """When the next batch has to begin for its first deadline to be met; `inf` where nobody has one."""
+        if not self._with_deadline:
+            return math.inf
+        return min(
+            line.first_deadline_s() - self._cost.service_s(min(line.rows, self._policy.max_batch_size))
+            for line in self._lines.values()
+        )
 
     def _choose(self, now_s: float) -> tuple[Line[W], range]:
         lines = sorted(self._lines.values(), key=_head_turn) if len(self._lines) > 1 else self._lines.values()

@@ -19,7 +19,7 @@ _FIRST_NOISE = 0.1**2
 _SEEDED = (
     4  # what a time measured at warm-up counts, in batches; also when a size is known well enough to tell the level
 )
-_KNOWN = 8  # batches, without a seed
+_KNOWN = 3  # batches, without a seed
 _OUTLIER = 3.0  # times what was predicted; more counts as that much
 
 

@@ -54,10 +54,12 @@ class Dispatcher(Generic[W]):
         self._lock = Lock()
         self._cost = cost or CostModel({})
         self._queue: BatchQueue[W] = BatchQueue(policy, self._cost)
-        self._admission: Admission[W] = Admission(policy, self._cost, self._queue)
         self._gate = gate
         self._running: dict[Worker, Run[W]] = {}
         self._idle: dict[Worker, float] = {}  # until when, at the latest
+        self._admission: Admission[W] = Admission(
+            policy, cost=self._cost, queue=self._queue, running=self._running, instances=self.instances
+        )
         self._lingering: dict[Worker, None] = {}
         self._is_draining = False
         self._is_stopped = False
@@ -80,14 +82,9 @@ class Dispatcher(Generic[W]):
             return any(instance.worker is not None for instance in self.instances)
 
     def offer(self, *requests: W) -> None:
-        """See `BatchQueue.offer`; the caller arranges for `to_wake` to be asked."""
+        """See `Admission.admit`; the caller arranges for `to_wake` to be asked."""
         with self._lock:
-            if requests[0].deadline_s != math.inf:
-                instances = max(sum(instance.worker is not None for instance in self.instances), 1)
-                self._admission.check(
-                    requests, self._running.values(), instances=instances, now_s=requests[0].arrived_s
-                )
-            self._queue.offer(*requests)
+            self._admission.admit(requests)
             if self._gate is not None:
                 self._gate.arrived(now_s=requests[0].arrived_s)
 
@@ -160,6 +157,11 @@ class Dispatcher(Generic[W]):
             if self._queue.rows:
                 others.append(self._clock())
             return late, min(others, default=math.inf)
+
+    def has_time_for(self, rows: int) -> bool:
+        """Whether so many rows may be run again before what waits; see `Admission.has_time_for`."""
+        with self._lock:
+            return self._admission.has_time_for(rows, now_s=self._clock())
 
     def running(self) -> list[Run[W]]:
         """What runs now."""

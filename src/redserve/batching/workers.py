@@ -9,7 +9,7 @@ import asyncio
 import contextvars
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -35,6 +35,14 @@ class Home(Generic[P, R]):
     deliver: Callable[[Delivery[P, R]], None]
     ended: Callable[[], None]
     give_up: Callable[[], None]
+
+    def attempts(
+        self, run: Run[Request[P, R]], post: Callable[[Delivery[P, R]], None]
+    ) -> Generator[list[P], Call, None]:
+        """The calls of one run."""
+        return attempts(
+            run, post, max_reruns=self.max_reruns, has_time_for=self.dispatcher.has_time_for, clock=self.clock
+        )
 
 
 class ThreadWorker(Generic[P, R]):
@@ -81,7 +89,7 @@ class ThreadWorker(Generic[P, R]):
             self._awake.acquire()  # somebody found it idle and is about to wake it
 
     def _run(self, run: Run[Request[P, R]]) -> None:
-        steps = attempts(run, self._deliver, max_reruns=self._home.max_reruns, clock=self._home.clock)
+        steps = self._home.attempts(run, self._deliver)
         payloads = next(steps, None)
         while payloads is not None:
             call: Call
@@ -159,7 +167,7 @@ class TaskWorker(Generic[P, R]):
 
     async def _run(self, run: Run[Request[P, R]]) -> None:
         task = asyncio.current_task()
-        steps = attempts(run, self._home.deliver, max_reruns=self._home.max_reruns, clock=self._home.clock)
+        steps = self._home.attempts(run, self._home.deliver)
         payloads = next(steps, None)
         while payloads is not None:
             call: Call
