@@ -24,7 +24,8 @@ from prometheus_client import CollectorRegistry
 
 from redserve.engine import Array, Batchability, Tensors, TensorSpec
 from redserve.server import Settings, create_app
-from redserve.server.service import InferenceService, Reply
+from redserve.server.reply import Reply
+from redserve.server.targets import ONLY_MODEL
 
 RESULTS = Path(__file__).parent / "results" / "door_cost.json"
 BODY = json.dumps({"instances": [[0.5] * 16]}).encode()
@@ -54,14 +55,14 @@ class Echo:
 def make_app() -> FastAPI:
     """The reference server, with its `/predict` also as an ordinary route, `/route`."""
     app = create_app(Settings(), engines={"echo": Echo}, registry=CollectorRegistry())
-    service = InferenceService(app.state.redserve.repository)
+    service = app.state.redserve.service
 
     @app.post("/route")
     async def route(request: Request) -> Response:
         arrived_s = time.perf_counter()
         body = await request.body()
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        service.predict(None, body, answered.set_result, arrived_s=arrived_s)
+        service.infer(ONLY_MODEL, {}, body, answered.set_result, arrived_s=arrived_s)
         reply = await answered
         return Response(reply.body, reply.status, {name.decode(): value.decode() for name, value in reply.headers})
 

@@ -62,9 +62,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             continue
         flag = f"--{name.replace('_', '-')}"
         text = (field.description or "").replace("%", "%%")
-        if field.annotation is bool:
-            shown = "on" if field.default else "off"
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"{text} (default: {shown})")
+        if field.annotation in (bool, bool | None):
+            shown = "" if field.default is None else f" (default: {'on' if field.default else 'off'})"
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text + shown)
         elif isinstance(field.default, dict):
             parser.add_argument(flag.removesuffix("s"), dest=name, action="append", metavar="KEY=VALUE", help=text)
         else:

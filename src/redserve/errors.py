@@ -77,13 +77,15 @@ class Forbidden(ClientError):
 
 
 class UnknownModel(ClientError):
-    """No model of this name is served."""
+    """No model of this name, or of this version of it, is served."""
 
     status, reason = 404, "unknown_model"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"no model named {name!r} is served here")
+    def __init__(self, name: str, *, version: str = "") -> None:
+        wanted = f"version {version!r} of model {name!r}" if version else f"model named {name!r}"
+        super().__init__(f"no {wanted} is served here")
         self.name = name
+        self.version = version
 
 
 class NotFound(ClientError):

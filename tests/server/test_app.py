@@ -91,7 +91,8 @@ async def test_metrics_are_served_and_do_not_count_themselves(app):
         ("POST", "/predict", b'{"instances": [[1, 2, 3]]}', JSON, 400, "bad_request"),
         ("POST", "/predict", b'{"instances": [[1, 1e300]]}', JSON, 400, "bad_request"),
         ("POST", "/predict", b"x", {"content-type": "text/plain"}, 415, "unsupported_media_type"),
-        ("POST", "/predict", b"x", {**JSON, "content-encoding": "gzip"}, 415, "unsupported_media_type"),
+        ("POST", "/predict", b"x", {**JSON, "content-encoding": "br"}, 415, "unsupported_media_type"),
+        ("POST", "/predict", b"x", {**JSON, "content-encoding": "gzip"}, 400, "bad_request"),
         ("POST", "/predict/nobody", b"{}", JSON, 404, "unknown_model"),
         ("GET", "/predict", b"", {}, 405, "method_not_allowed"),
         ("DELETE", "/predict/puppet", b"", {}, 405, "method_not_allowed"),
@@ -167,9 +168,9 @@ async def test_a_large_body_is_decoded_beside_the_loop(engine, registry, monkeyp
     threads = set()
     original = PredictJson.decode
 
-    def watched(self, body):
+    def watched(self, body, *, json_length=b""):
         threads.add((len(body) > 65_536, threading.current_thread() is threading.main_thread()))
-        return original(self, body)
+        return original(self, body, json_length=json_length)
 
     monkeypatch.setattr(PredictJson, "decode", watched)
     async with client_of(app) as client:

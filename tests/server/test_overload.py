@@ -56,7 +56,7 @@ async def test_an_answer_that_comes_late_is_sent_and_counted_as_ok_and_as_missed
         engine.shut()
         late = asyncio.create_task(client.post("/predict", json=ROW))
         await begun(engine)
-        monkeypatch.setattr("redserve.server.service.perf_counter", lambda: perf_counter() + 3600)
+        monkeypatch.setattr("redserve.server.call.perf_counter", lambda: perf_counter() + 3600)
         engine.open()
         answer = await late
 

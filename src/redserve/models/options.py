@@ -12,13 +12,13 @@ class ModelOptions:
     Attributes:
         max_batch_size: Rows run together, at most; `None` takes the measured best.
         policy: The other numbers of batching; its `max_batch_size` is replaced by the one above.
-        finite: Refuse rows that hold NaN or infinity.
+        finite: Refuse rows that hold NaN or infinity; `None` leaves it to the wire format of the request.
         max_run_s: A batch that runs longer is cut off; `None` waits for ever.
     """
 
     max_batch_size: int | None = None
     policy: BatchPolicy = field(default_factory=BatchPolicy)
-    finite: bool = True
+    finite: bool | None = None
     max_run_s: float | None = 60.0
 
     def __post_init__(self) -> None:

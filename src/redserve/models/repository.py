@@ -38,11 +38,15 @@ class ModelRepository:
     def __len__(self) -> int:
         return len(self._models)
 
-    def get(self, name: str | None) -> ServedModel:
+    def get(self, name: str | None, version: str | None = None) -> ServedModel:
         """The model of this name; `None` is the only one.
 
+        Args:
+            name: The model's.
+            version: The one that it has to be; `None` is any.
+
         Raises:
-            UnknownModel: There is none of this name.
+            UnknownModel: There is none of this name, or not in this version.
             NotFound: No name was given, and several are served.
             ModelNotReady: It is not ready. One that is unhealthy is served all the same: what runs well is its cure.
         """
@@ -55,6 +59,8 @@ class ModelRepository:
             if found is None:
                 raise UnknownModel(name)
             model = found
+        if version is not None and version != model.version:
+            raise UnknownModel(model.name, version=version)
         if model.state is not ModelState.READY:
             raise ModelNotReady(f"model {model.name!r} is not ready: {model.reason}")
         return model

@@ -142,7 +142,12 @@ class ServedModel:
         )
 
     def infer(
-        self, tensors: Tensors, answer: Callable[[Answer[Outputs]], None], *, deadline_s: float = math.inf
+        self,
+        tensors: Tensors,
+        answer: Callable[[Answer[Outputs]], None],
+        *,
+        deadline_s: float = math.inf,
+        finite: bool = True,
     ) -> Ticket:
         """Run `tensors`, in a batch with others where they fit; `answer` is called once, on the loop.
 
@@ -150,6 +155,7 @@ class ServedModel:
             tensors: The rows.
             answer: Gets the outputs, or what went wrong.
             deadline_s: When the answer is due, by `time.perf_counter()`.
+            finite: Refuse rows that hold NaN or infinity, where the options leave that open.
 
         Raises:
             BadRequest: The tensors do not fit the model.
@@ -165,9 +171,9 @@ class ServedModel:
                 raise ShuttingDown
             raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
         engine = self.engine
-        rows = check_tensors(
-            engine.inputs, tensors, row_wise=engine.batchability.is_row_wise, finite=self.options.finite
-        )
+        if self.options.finite is not None:
+            finite = self.options.finite
+        rows = check_tensors(engine.inputs, tensors, row_wise=engine.batchability.is_row_wise, finite=finite)
         if rows > self.policy.max_queue_rows:
             raise TooManyRows(rows, limit=self.policy.max_queue_rows)
         return self._batcher.submit(

@@ -1,6 +1,6 @@
 """`create_app()`: the FastAPI application of the reference server, for `redserve serve`, plain uvicorn and embedding.
 
-    REDMiddleware ─ KeyGuard, where there are keys ─ PredictDoor ─ FastAPI: /, /livez, /readyz, /metrics, /docs
+    REDMiddleware ─ KeyGuard, where there are keys ─ InferenceDoor ─ FastAPI: /, /livez, /readyz, /v2, /metrics, /docs
 
 Models load in the background once the application starts: it answers at once, and `/readyz` says 503 until all are
 warm.
@@ -16,27 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
-from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from redserve import demo
+from redserve.batching import BatchObserver
 from redserve.engine.base import Engine
-from redserve.errors import outcome_of
 from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics, latency_buckets, metrics_app
 from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository, ModelState, ServedModel
-from redserve.server import admin, docs
+from redserve.server import admin, docs, failures, open_inference
 from redserve.server.api_keys import Keyring
-from redserve.server.asgi_door import PredictDoor
-from redserve.server.auth import KeyGuard, scope_needed
+from redserve.server.asgi_door import InferenceDoor
+from redserve.server.auth import PROBES, KeyGuard, scope_needed
+from redserve.server.bodies import Bodies
+from redserve.server.call import Terms
 from redserve.server.logs import AccessLog, configure_logging
 from redserve.server.service import InferenceService
 from redserve.server.settings import Settings
+from redserve.server.statistics import Statistics
 
 
 @dataclass
@@ -46,6 +46,7 @@ class Serving:
     Attributes:
         settings: What it was told.
         repository: Its models.
+        service: Runs them.
         keyring: Who may ask for what.
         draining: Shutting down: still answering, but no longer ready.
         loaded: Set once every model is ready or has failed.
@@ -53,6 +54,7 @@ class Serving:
 
     settings: Settings
     repository: ModelRepository
+    service: InferenceService
     keyring: Keyring
     draining: bool = False
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,7 +80,10 @@ def create_app(
     if settings is None:  # as `uvicorn --factory` calls it: this is the server, and nobody else configures its log
         settings = Settings.load()
         configure_logging(settings.log_level)
-    serving = Serving(settings, _repository(settings, engines, registry), settings.keyring())
+    statistics = Statistics(BatchMetrics(registry, buckets=_buckets(settings)))
+    repository = _repository(settings, engines, registry, statistics)
+    service = InferenceService(repository, terms=_terms(settings, repository, registry), statistics=statistics)
+    serving = Serving(settings, repository, service, settings.keyring())
     app = FastAPIOffline(
         title="redserve",
         version=importlib.metadata.version("redserve"),
@@ -92,29 +97,20 @@ def create_app(
     scrape = metrics_app(registry)
     for path in ("/metrics", "/metrics/"):
         app.router.routes.append(Route(path, scrape, methods=["GET", "HEAD"], include_in_schema=False))
-    app.exception_handler(HTTPException)(_http_error)
-    app.exception_handler(RequestValidationError)(_invalid)
-    app.exception_handler(Exception)(_unhandled)
-    deadline_metrics = DeadlineMetrics(registry)
-    for model in serving.repository:
-        deadline_metrics.expect(model.name)
-    app.add_middleware(
-        PredictDoor,
-        service=InferenceService(
-            serving.repository,
-            deadlines=settings.deadlines(),
-            missed=deadline_metrics.missed,
-            overload_status=settings.overload_status,
-        ),
-        max_body_bytes=settings.max_body_mib * 2**20,
-        max_bodies_bytes=settings.max_queue_mib * 2**20,
-        body_timeout_s=settings.body_timeout_s,
-    )
+    app.router.routes.extend(open_inference.routes())
+    failures.add_handlers(app)
+    app.add_middleware(InferenceDoor, service=service)
     if serving.keyring.may_guard:
         app.add_middleware(KeyGuard, keyring=serving.keyring)
     if settings.access_log:
         app.add_middleware(AccessLog)
-    app.add_middleware(REDMiddleware, registry=registry, buckets=_buckets(settings), metrics_path=None)
+    app.add_middleware(
+        REDMiddleware,
+        registry=registry,
+        buckets=_buckets(settings),
+        metrics_path=None,
+        excluded_paths=("/metrics", "/docs", "/openapi.json", *PROBES),
+    )
     _document(app, serving)
     return app
 
@@ -163,9 +159,11 @@ def _name_of(path: Path) -> str:
 
 
 def _repository(
-    settings: Settings, engines: Mapping[str, Callable[[], Engine]] | None, registry: CollectorRegistry | None
+    settings: Settings,
+    engines: Mapping[str, Callable[[], Engine]] | None,
+    registry: CollectorRegistry | None,
+    observer: BatchObserver,
 ) -> ModelRepository:
-    observer = BatchMetrics(registry, buckets=_buckets(settings))
     metrics = ModelMetrics(registry)
 
     def on_change(model: ServedModel) -> None:
@@ -191,6 +189,22 @@ def _repository(
     )
 
 
+def _terms(settings: Settings, repository: ModelRepository, registry: CollectorRegistry | None) -> Terms:
+    metrics = DeadlineMetrics(registry)
+    for model in repository:
+        metrics.expect(model.name)
+    return Terms(
+        bodies=Bodies(
+            max_body_bytes=settings.max_body_mib * 2**20,
+            max_held_bytes=settings.max_queue_mib * 2**20,
+            timeout_s=settings.body_timeout_s,
+        ),
+        deadlines=settings.deadlines(),
+        missed=metrics.missed,
+        overload_status=settings.overload_status,
+    )
+
+
 def _buckets(settings: Settings) -> tuple[float, ...]:
     slo_ms = settings.latency_slo_ms or settings.slo_ms
     try:
@@ -210,23 +224,3 @@ def _document(app: FastAPI, serving: Serving) -> None:
         return docs.with_keys({**schema, "paths": paths}, lambda path: scope_needed(path, keys) is not None)
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-async def _http_error(request: Request, error: HTTPException) -> Response:
-    _, reason = outcome_of(error.status_code)
-    return JSONResponse(
-        {"error": {"reason": reason, "message": str(error.detail)}}, error.status_code, headers=error.headers
-    )
-
-
-async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    wrong = error.errors()
-    where = "$." + ".".join(map(str, wrong[0]["loc"])) if wrong else "$"
-    message = "; ".join(item["msg"] for item in wrong)
-    return JSONResponse({"error": {"reason": "bad_request", "message": message, "where": where}}, 422)
-
-
-async def _unhandled(request: Request, error: Exception) -> Response:
-    return JSONResponse(
-        {"error": {"reason": "unhandled_exception", "message": "the server failed on this request"}}, 500
-    )

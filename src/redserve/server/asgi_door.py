@@ -1,4 +1,4 @@
-"""The ASGI door to the service: takes `/predict` and `/predict/{model}` in front of the application's routing.
+"""The ASGI door to the service: takes requests for inference (`targets.py`) in front of the application's routing.
 
 Everything else goes on to the application. A FastAPI route would cost 2.3 times as much
 (`benchmarks/results/door_cost.json`); OpenAPI documents the paths all the same (`docs.py`).
@@ -9,89 +9,51 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from redserve.errors import MethodNotAllowed, QueueFull, RedserveError, SlowRequest, TooLarge
+from redserve.errors import MethodNotAllowed, RedserveError, SlowRequest
 from redserve.middleware import set_error, set_model, set_route
 from redserve.routes import path_below
-from redserve.server.deadlines import HEADER as TIMEOUT_MS
-from redserve.server.service import InferenceService, Reply
+from redserve.server.reply import Reply
+from redserve.server.service import InferenceService
+from redserve.server.targets import target_of
 
 WATCH_AFTER_S = 0.02
 """A request that is not answered by then is watched for a client that leaves; a task for each would cost 10 us."""
 
-MIN_BODY_BYTES_PER_S = 1_000
-"""A body that comes faster is never too slow. Source: Apache's mod_reqtimeout, which asks for 500."""
 
-MAX_LENGTH_DIGITS = 18
-"""A longer `Content-Length` is no size of anything; `int` itself refuses one of 4,300 digits."""
-
-
-def predict_route(path: str) -> tuple[str, str] | None:
-    """The route template of a path that the door takes, and the model's name in it, which may be empty; else `None`."""
-    if path == "/predict":
-        return path, ""
-    name = path.removeprefix("/predict/")
-    if name == path or name == "" or "/" in name:
-        return None
-    return "/predict/{model}", name
-
-
-class PredictDoor:
+class InferenceDoor:
     """ASGI middleware that answers inference requests.
 
     Args:
         app: Gets every other request.
         service: Answers.
-        max_body_bytes: A longer body is refused with 413.
-        max_bodies_bytes: All bodies that are still on their way; one that exceeds it is refused with 503.
-        body_timeout_s: A body that has not come by then is refused with 408; each 1,000 bytes of it give a second more.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        service: InferenceService,
-        max_body_bytes: int,
-        max_bodies_bytes: int,
-        body_timeout_s: float,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, service: InferenceService) -> None:
         self.app = app
         self._service = service
-        self._max_body_bytes = max_body_bytes
-        self._max_bodies_bytes = max_bodies_bytes
-        self._body_timeout_s = body_timeout_s
-        self._bodies_bytes = 0
+        self._terms = service.terms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        route = predict_route(path_below(scope.get("root_path", ""), scope["path"]))
-        if route is None:
+        target = target_of(path_below(scope.get("root_path", ""), scope["path"]))
+        if target is None:
             return await self.app(scope, receive, send)
-        template, name = route
         arrived_s = perf_counter()
-        set_route(scope, template)
-        set_model(scope, self._service.model_label(name or None))
-        if scope["method"] != "POST":
-            return await _send(scope, send, self._service.refusal(MethodNotAllowed(scope["method"], allowed=("POST",))))
+        set_route(scope, target.route)
+        set_model(scope, self._service.model_label(target.model))
         headers = dict(scope["headers"])
         try:
-            body = await self._read(receive, headers.get(b"content-length", b""))
+            if scope["method"] != "POST":
+                raise MethodNotAllowed(scope["method"], allowed=("POST",))
+            body = await self._terms.bodies.read(receive, headers.get(b"content-length", b""))
         except RedserveError as error:
-            return await _send(scope, send, self._service.refusal(error))
+            return await _send(scope, send, self._terms.refusal(error, is_open_inference=target.is_open_inference))
         if body is None:
             return None
         exchange = _Exchange()
-        call = self._service.predict(
-            name or None,
-            body,
-            exchange.answer,
-            content_type=headers.get(b"content-type", b""),
-            content_encoding=headers.get(b"content-encoding", b""),
-            timeout_ms=headers.get(TIMEOUT_MS, b""),
-            arrived_s=arrived_s,
-        )
+        call = self._service.infer(target, headers, body, exchange.answer, arrived_s=arrived_s)
         try:
             reply = await exchange.wait(receive)
         except BaseException:
@@ -101,42 +63,6 @@ class PredictDoor:
             call.cancel()
             return None
         return await _send(scope, send, reply)
-
-    async def _read(self, receive: Receive, declared: bytes) -> bytes | None:
-        """The whole body, or `None` when the client left before its end.
-
-        Raises:
-            TooLarge: It is too long, or `declared` to be; the rest is not read.
-            SlowRequest: It came too slowly; the rest is not read.
-            QueueFull: All bodies on their way are too much together.
-        """
-        if declared.isdigit() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > self._max_body_bytes):
-            raise TooLarge(self._max_body_bytes)
-        chunks: list[bytes] = []
-        size_bytes = held_bytes = 0
-        try:
-            async with asyncio.timeout(self._body_timeout_s) as reading:
-                last_s = reading.when() or 0.0
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    chunk = message.get("body", b"")
-                    size_bytes += len(chunk)
-                    if size_bytes > self._max_body_bytes:
-                        raise TooLarge(self._max_body_bytes)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return b"".join(chunks) if len(chunks) > 1 else chunk
-                    held_bytes += len(chunk)
-                    self._bodies_bytes += len(chunk)
-                    if self._bodies_bytes > self._max_bodies_bytes:
-                        raise QueueFull(waiting=self._bodies_bytes, limit=self._max_bodies_bytes, unit="bytes")
-                    reading.reschedule(last_s + size_bytes / MIN_BODY_BYTES_PER_S)
-        except TimeoutError:
-            raise SlowRequest(size_bytes) from None
-        finally:
-            self._bodies_bytes -= held_bytes
 
 
 class _Exchange:

@@ -1,8 +1,9 @@
 """Who may ask for what: an ASGI middleware that looks at the key of each request before anything reads its body.
 
     path                                  needs a key of
-    /livez, /readyz                       nobody
+    /livez, /readyz, /v2/health/...       nobody
     /predict, /predict/...                inference
+    /v2, /v2/...                          inference; but to load and unload models: as any other
     /metrics                              metrics
     /, /docs, /docs/..., /openapi.json    admin
     any other                             admin; where there is no such key, inference
@@ -19,12 +20,16 @@ from redserve.errors import Forbidden, RedserveError, Unauthorized
 from redserve.middleware import set_error, set_route
 from redserve.routes import path_below
 from redserve.server.api_keys import ApiKeys, Keyring
-from redserve.server.asgi_door import predict_route
-from redserve.server.service import error_reply
+from redserve.server.reply import error_reply
+from redserve.server.targets import is_open_inference, target_of
 
 HOW = "send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
 
-_OPEN = frozenset({"/livez", "/livez/", "/readyz", "/readyz/"})
+PROBES = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
+"""Whoever asks whether the server is well need not say who asks."""
+
+_OPEN = frozenset(path + slash for path in PROBES for slash in ("", "/"))
+_CHANGES_MODELS = "/v2/repository/models/"
 _METRICS = frozenset({"/metrics", "/metrics/"})
 _ADMIN = frozenset({"/", "/docs", "/openapi.json"})
 
@@ -33,7 +38,7 @@ def scope_needed(path: str, keys: ApiKeys) -> str | None:
     """The scope whose key opens `path`, or `None` where none is needed."""
     if path in _OPEN:
         return None
-    if path == "/predict" or path.startswith("/predict/") or predict_route(path):
+    if path == "/predict" or path.startswith("/predict/") or _is_for_inference(path):
         scope = "inference"
     elif path in _METRICS:
         scope = "metrics"
@@ -68,16 +73,20 @@ class KeyGuard:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # a websocket that was not accepted: the server answers 403
             return await send({"type": "websocket.close", "code": 1008, "reason": error.reason})
-        route = predict_route(path)
-        if route is not None:
-            set_route(scope, route[0])
+        target = target_of(path)
+        if target is not None:
+            set_route(scope, target.route)
         set_error(scope, error)
-        reply = error_reply(error)
+        reply = error_reply(error, is_open_inference=is_open_inference(path))
         headers = reply.headers
         if error.status == 401:
             headers = [*headers, (b"www-authenticate", b"Bearer")]  # RFC 9110, 15.5.2
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         return await send({"type": "http.response.body", "body": reply.body})
+
+
+def _is_for_inference(path: str) -> bool:
+    return is_open_inference(path) and not path.startswith(_CHANGES_MODELS)
 
 
 def _refusal(keys: ApiKeys, needed: str, headers: Iterable[tuple[bytes, bytes]]) -> RedserveError | None:

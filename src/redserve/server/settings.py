@@ -97,8 +97,8 @@ class Settings(BaseSettings):
     """seconds after SIGTERM in which it is not ready but still serves, for load balancers to notice"""
     grace_s: int = Field(30, ge=0)
     """seconds for what is in flight, after SIGTERM"""
-    finite: bool = True
-    """refuse rows with NaN or infinity"""
+    finite: bool | None = None
+    """refuse rows with NaN or infinity (default: at /predict yes, under /v2 no)"""
     latency_slo_ms: float | None = Field(None, gt=0)
     """make this latency an exact histogram bound, with fine ones around it (default: that of --slo-ms)"""
     access_log: bool = False

@@ -1,0 +1,252 @@
+"""One inference request, from its bytes to its answer: unpack, decode, admit, batch, encode, answer exactly once.
+
+    Call(bytes) -> decompress -> codec.decode -> model.infer -> batch -> codec.encode -> compress -> Reply(bytes)
+
+No web framework. Written with callbacks: `answer(reply)` is called exactly once, on the event loop, unless the call is
+cancelled first; a future and a task per request cost more than a small model does. Large bodies are decoded, and large
+answers encoded, in a thread; so is everything compressed, since a small body may unfold into a large one.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeVar
+
+from redserve.batching import Answer, Ticket
+from redserve.engine.tensors import Array
+from redserve.errors import BadRequest, ModelError, RedserveError
+from redserve.protocol import Codec, Encoded, InferRequest, choose_encoding, compress, decompress
+from redserve.server.bodies import Bodies
+from redserve.server.deadlines import HEADER as TIMEOUT_MS
+from redserve.server.deadlines import Deadlines
+from redserve.server.endpoint import Endpoint
+from redserve.server.reply import Reply, error_reply
+
+logger = logging.getLogger("redserve.server")
+
+T = TypeVar("T")
+
+LARGE_BYTES = 65_536
+"""More is parsed, or written, in a thread: 1.6 MB of JSON take 8 ms. Source: measured, one core."""
+
+MIN_COMPRESSED_BYTES = 1_024
+"""A smaller answer fits one packet as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What all requests of a server have in common.
+
+    Attributes:
+        bodies: The bound of what is held before it is queued.
+        deadlines: When answers are due.
+        missed: Told the model of each answer that is sent after its deadline.
+        overload_status: The status of what is turned away because too much waits: 503 or 429.
+    """
+
+    bodies: Bodies
+    deadlines: Deadlines
+    missed: Callable[[str], None]
+    overload_status: int = 503
+
+    def refusal(self, error: RedserveError, *, model: str = "", is_open_inference: bool = False) -> Reply:
+        """The answer to a request that fails with `error`."""
+        return error_reply(
+            error, model=model, overload_status=self.overload_status, is_open_inference=is_open_inference
+        )
+
+
+class Call:
+    """One request that is being answered.
+
+    Attributes:
+        model: The model it goes to; empty until it is found.
+        deadline_s: When its answer is due.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_arrived_s",
+        "_cancelled",
+        "_codec",
+        "_endpoint",
+        "_headers",
+        "_is_open_inference",
+        "_request",
+        "_terms",
+        "_ticket",
+        "deadline_s",
+        "model",
+    )
+
+    def __init__(
+        self,
+        terms: Terms,
+        is_open_inference: bool,
+        headers: Mapping[bytes, bytes],
+        answer: Callable[[Reply], None],
+        arrived_s: float,
+    ) -> None:
+        self._terms = terms
+        self._is_open_inference = is_open_inference
+        self._headers = headers
+        self._answer = answer
+        self._arrived_s = arrived_s
+        self._cancelled = False
+        self._ticket: Ticket | None = None
+        self._endpoint: Endpoint | None = None
+        self.model = ""
+        self.deadline_s = math.inf
+
+    def begin(self, endpoint: Endpoint, codec: Codec, body: bytes) -> None:
+        """Unpack, decode and queue."""
+        self._endpoint = endpoint
+        self._codec = codec
+        encoding = self._headers.get(b"content-encoding", b"")
+        if not encoding:
+            self._decode(endpoint, body)
+            return
+        limit_bytes = self._terms.bodies.max_body_bytes
+        self._make(
+            lambda: decompress(body, encoding, limit_bytes=limit_bytes),
+            is_large=True,
+            holds_bytes=len(body),
+            then=lambda plain: self._decode(endpoint, plain),
+        )
+
+    def cancel(self) -> None:
+        """The client left: what still waits leaves the queue, and `answer` is not called."""
+        self._cancelled = True
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+    def fail(self, error: RedserveError) -> None:
+        """Answer with `error`."""
+        if self._endpoint is not None:
+            self._endpoint.statistics.failed(perf_counter() - self._arrived_s)
+        self._reply(self._terms.refusal(error, model=self.model, is_open_inference=self._is_open_inference))
+
+    def _decode(self, endpoint: Endpoint, body: bytes) -> None:
+        codec = self._codec
+        json_length = self._headers.get(b"inference-header-content-length", b"")
+        self._make(
+            lambda: codec.decode(body, json_length=json_length),
+            is_large=codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES,
+            holds_bytes=len(body),
+            then=lambda request: self._queue(endpoint, request),
+        )
+
+    def _queue(self, endpoint: Endpoint, request: InferRequest) -> None:
+        self._request = request
+        if request.timeout_s is not None:
+            self.deadline_s = self._terms.deadlines.deadline_s(
+                self._headers.get(TIMEOUT_MS, b""), arrived_s=self._arrived_s, timeout_s=request.timeout_s
+            )
+        try:
+            self._ticket = endpoint.model.infer(
+                request.tensors, self._ran, deadline_s=self.deadline_s, finite=not self._is_open_inference
+            )
+        except BadRequest as error:
+            where = error.where and self._codec.place(request, error.where)
+            self.fail(BadRequest(str(error), where=where))
+        except RedserveError as error:
+            self.fail(error)
+
+    def _ran(self, result: Answer[list[Array]]) -> None:
+        outputs = result.result
+        if result.error is not None or outputs is None:
+            self.fail(result.error or ModelError("the model gave no outputs"))
+            return
+        encoding = b""
+        if self._is_open_inference:
+            encoding = choose_encoding(self._headers.get(b"accept-encoding", b""))
+        if encoding:  # which touches every byte, binary ones too
+            self._make(
+                lambda: _compressed(self._codec.encode(self._request, outputs), encoding),
+                is_large=sum(output.nbytes for output in outputs) > LARGE_BYTES,
+                then=lambda encoded: self._succeed(encoded, result),
+            )
+            return
+        self._make(
+            lambda: self._codec.encode(self._request, outputs),
+            is_large=self._codec.written_bytes(self._request, outputs) > LARGE_BYTES,
+            then=lambda encoded: self._succeed(encoded, result),
+        )
+
+    def _make(self, make: Callable[[], T], *, is_large: bool, then: Callable[[T], None], holds_bytes: int = 0) -> None:
+        """Go on with what `make` makes: at once, or in a thread where that is much work.
+
+        Args:
+            make: Makes it.
+            is_large: It is much work.
+            then: Gets it, on the loop.
+            holds_bytes: Kept in memory until the thread is done; refused where all such bytes are too many.
+        """
+        if not is_large:
+            try:
+                made = make()
+            except RedserveError as error:
+                self.fail(error)
+            except Exception as error:  # an engine of the user's may answer with what no codec can write
+                self._crash(error)
+            else:
+                then(made)
+            return
+
+        def is_made(future: asyncio.Future[T]) -> None:
+            bodies.release(holds_bytes)
+            if future.cancelled():
+                return
+            error = future.exception()
+            if self._cancelled:
+                return
+            if error is None:
+                then(future.result())
+            elif isinstance(error, RedserveError):
+                self.fail(error)
+            else:
+                self._crash(error)
+
+        bodies = self._terms.bodies
+        try:
+            bodies.hold(holds_bytes)
+        except RedserveError as error:
+            self.fail(error)
+            return
+        asyncio.get_running_loop().run_in_executor(None, make).add_done_callback(is_made)
+
+    def _succeed(self, encoded: Encoded, result: Answer[list[Array]]) -> None:
+        queue_ms, compute_ms = 1000 * result.queue_s, 1000 * result.compute_s
+        now_s = perf_counter()
+        total_s = now_s - self._arrived_s
+        timing = f"queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, total;dur={1000 * total_s:.3f}"
+        headers = [
+            (b"content-type", encoded.content_type),
+            (b"content-length", str(len(encoded.body)).encode()),
+            (b"server-timing", timing.encode()),
+            *encoded.headers,
+        ]
+        if self._endpoint is not None:
+            self._endpoint.statistics.succeeded(total_s, queue_s=result.queue_s, compute_s=result.compute_s)
+        if now_s > self.deadline_s and not self._cancelled:
+            self._terms.missed(self.model)
+        self._reply(Reply(200, headers, encoded.body, self.model))
+
+    def _crash(self, error: BaseException) -> None:
+        logger.error("a request failed unexpectedly", extra={"model": self.model}, exc_info=error)
+        self.fail(RedserveError("the server failed on this request"))
+
+    def _reply(self, reply: Reply) -> None:
+        if not self._cancelled:
+            self._answer(reply)
+
+
+def _compressed(answer: Encoded, encoding: bytes) -> Encoded:
+    """`answer` in `encoding`; `Inference-Header-Content-Length` goes on counting what it is before."""
+    if len(answer.body) < MIN_COMPRESSED_BYTES:
+        return answer
+    headers = (*answer.headers, (b"content-encoding", encoding), (b"vary", b"accept-encoding"))
+    return Encoded(compress(answer.body, encoding), answer.content_type, headers)

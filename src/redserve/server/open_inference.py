@@ -1,0 +1,189 @@
+"""The Open Inference Protocol beside inference itself: health, metadata, configuration, statistics, repository index.
+
+Errors are `{"error": "text"}`. What is not ready is 503, where Triton says 400: load balancers understand it. Names of
+models are one segment of a path; `/v2/models/stats` are the statistics of all, whatever a model is called.
+
+Source: `kserve/open-inference-protocol: specification/protocol/inference_rest.md`; `triton-inference-server/server:
+docs/protocol/extension_model_repository.md`, `extension_statistics.md`, `extension_model_configuration.md`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from redserve.errors import BadRequest, ClientError, ModelNotReady, TooLarge
+from redserve.middleware import set_model
+from redserve.models import ModelState, ServedModel
+from redserve.protocol import model_config, model_metadata, server_metadata
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+
+MAX_CONTROL_BYTES = 16_384
+"""Of a body that is no inference: a few words."""
+
+_STATES = {
+    ModelState.LOADING: "LOADING",
+    ModelState.READY: "READY",
+    ModelState.FAILED: "UNAVAILABLE",
+    ModelState.STOPPED: "UNAVAILABLE",
+}
+
+
+def routes() -> list[Route]:
+    """All paths below `/v2` but those of inference, which the door takes."""
+    get: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "/v2": _server,
+        "/v2/health/live": _live,
+        "/v2/health/ready": _ready,
+        "/v2/models": _models,
+        "/v2/models/stats": _all_statistics,
+    }
+    for end, endpoint in {"": _metadata, "/ready": _model_ready, "/config": _config, "/stats": _statistics}.items():
+        get[f"/v2/models/{{model}}{end}"] = endpoint
+        get[f"/v2/models/{{model}}/versions/{{version}}{end}"] = endpoint
+    return [
+        *(Route(path, endpoint, methods=["GET"], include_in_schema=False) for path, endpoint in get.items()),
+        Route("/v2/repository/index", _index, methods=["POST"], include_in_schema=False),
+        Route("/v2/repository/models/{model}/load", _change, methods=["POST"], include_in_schema=False),
+        Route("/v2/repository/models/{model}/unload", _change, methods=["POST"], include_in_schema=False),
+    ]
+
+
+async def _server(request: Request) -> Response:
+    return _json(server_metadata(request.app.version, EXTENSIONS))
+
+
+async def _live(request: Request) -> Response:
+    return _json({"live": True})
+
+
+async def _ready(request: Request) -> Response:
+    """200 once every model is ready, as `/readyz`."""
+    serving = request.app.state.redserve
+    reasons = [f"{name}: {reason}" for name, reason in serving.repository.not_ready().items()]
+    if serving.draining:
+        reasons.append("shutting down")
+    if reasons:
+        raise ModelNotReady("; ".join(reasons))
+    return _json({"ready": True})
+
+
+async def _models(request: Request) -> Response:
+    return _json({"models": [model.name for model in request.app.state.redserve.repository]})
+
+
+async def _metadata(request: Request) -> Response:
+    model = _model(request)
+    engine = model.engine
+    row_wise = engine.batchability.is_row_wise
+    return _json(model_metadata(model.name, [model.version], engine.inputs, engine.outputs, row_wise=row_wise))
+
+
+async def _model_ready(request: Request) -> Response:
+    model = _model(request)
+    if not model.is_ready:
+        raise ModelNotReady(f"model {model.name!r} is not ready: {model.reason}")
+    return _json({"name": model.name, "ready": True})
+
+
+async def _config(request: Request) -> Response:
+    model = _model(request)
+    engine, policy = model.engine, model.policy
+    return _json(
+        model_config(
+            model.name,
+            engine.inputs,
+            engine.outputs,
+            max_batch_size=policy.max_batch_size if engine.batchability.is_row_wise else 0,
+            max_queue_delay_s=policy.max_queue_delay_s,
+        )
+    )
+
+
+async def _statistics(request: Request) -> Response:
+    return _json({"model_stats": [_statistics_of(request, _model(request))]})
+
+
+async def _all_statistics(request: Request) -> Response:
+    models = request.app.state.redserve.repository
+    ready = (model for model in models if model.state is ModelState.READY)
+    return _json({"model_stats": [_statistics_of(request, model) for model in ready]})
+
+
+async def _index(request: Request) -> Response:
+    """Every model; with `{"ready": true}` those that take requests."""
+    only_ready = _only_ready(await _control_body(request))
+    return _json(
+        [
+            {
+                "name": model.name,
+                "version": model.version,
+                "state": _STATES[model.state],
+                "reason": model.reason,
+            }
+            for model in request.app.state.redserve.repository
+            if not only_ready or model.state is ModelState.READY
+        ]
+    )
+
+
+async def _change(request: Request) -> Response:
+    raise ClientError("models are loaded when the server starts: they cannot be loaded or unloaded by a request")
+
+
+def _json(content: Any) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+def _model(request: Request) -> ServedModel:
+    """The one that the path names.
+
+    Raises:
+        UnknownModel: There is none, or not of this version.
+        ModelNotReady: It takes no requests.
+    """
+    parameters = request.path_params
+    model: ServedModel = request.app.state.redserve.repository.get(parameters["model"], parameters.get("version"))
+    set_model(request, model.name)
+    return model
+
+
+def _statistics_of(request: Request, model: ServedModel) -> dict[str, Any]:
+    statistics = request.app.state.redserve.service.statistics
+    described: dict[str, Any] = statistics.of(model.name, model.version).describe(model.name, model.version)
+    return described
+
+
+async def _control_body(request: Request) -> bytes:
+    bodies = request.app.state.redserve.service.terms.bodies
+    body: bytes | None = await bodies.read(request.receive, request.headers.get("content-length", "").encode())
+    if body is not None and len(body) > MAX_CONTROL_BYTES:
+        raise TooLarge(MAX_CONTROL_BYTES)
+    return body or b""
+
+
+def _only_ready(body: bytes) -> bool:
+    if not body.strip():
+        return False
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from error
+    if not isinstance(asked, dict):
+        raise BadRequest("the body must be an object", where="$")
+    only_ready = asked.get("ready", False)
+    if not isinstance(only_ready, bool):
+        raise BadRequest("'ready' must be true or false", where="$.ready")
+    return only_ready

@@ -1,0 +1,70 @@
+"""What a client gets, and how it is told of a failure: at `/predict` and elsewhere, and below `/v2`.
+
+elsewhere   {"error": {"reason", "message", "model"?, "where"?}}
+below /v2   {"error": "text"}
+"""
+
+import math
+from dataclasses import dataclass
+
+import orjson
+
+from redserve.errors import BadRequest, MethodNotAllowed, Overloaded, RedserveError, Rejected
+from redserve.protocol import error_body
+
+MAX_MESSAGE_CHARACTERS = 1_000
+"""Messages may quote the request, whose names have any length."""
+
+JSON = (b"content-type", b"application/json")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the client gets.
+
+    Attributes:
+        status: HTTP status.
+        headers: Lower-case names, content type and length among them.
+        body: The bytes.
+        model: The model that answers, for the `model` label; empty when the request reached none.
+        error: Why the request failed, or `None`.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    model: str = ""
+    error: RedserveError | None = None
+
+
+def error_reply(
+    error: RedserveError, *, model: str = "", overload_status: int = 503, is_open_inference: bool = False
+) -> Reply:
+    """The answer to a request that failed.
+
+    Args:
+        error: Why.
+        model: The model that it reached.
+        overload_status: The status of what is turned away because too much waits.
+        is_open_inference: Tell it as the Open Inference Protocol does.
+    """
+    body = error_body(error, max_characters=MAX_MESSAGE_CHARACTERS) if is_open_inference else _body(error, model)
+    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    status = error.status
+    if isinstance(error, Rejected):
+        retry_after_s = 0.0
+        if isinstance(error, Overloaded):
+            status, retry_after_s = overload_status, error.retry_after_s or 0.0
+        headers.append((b"retry-after", str(max(math.ceil(retry_after_s), 1)).encode()))  # whole seconds: RFC 9110
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    return Reply(status, headers, body, model, error)
+
+
+def _body(error: RedserveError, model: str) -> bytes:
+    fields: dict[str, str] = {"reason": error.reason, "message": str(error)[:MAX_MESSAGE_CHARACTERS]}
+    if model:
+        fields["model"] = model
+    if isinstance(error, BadRequest) and error.where is not None:
+        fields["where"] = error.where[:MAX_MESSAGE_CHARACTERS]
+    return orjson.dumps({"error": fields})
