@@ -6,7 +6,8 @@
 At 0.5 to 5 times the capacity Poisson arrivals of one row each leave by the clock (`load/open_loop.py`), from a process
 of their own, to a real server a policy; within a round the policies take turns. Goodput is what was answered, rightly,
 within the SLO of its planned time, as a part of the capacity. Every answer is compared, every refusal must say when to
-come again, and after each cell the server's counters must agree with what the client saw.
+come again, and after each cell the server's counters must agree with what the client saw. `others` is how many cores
+the machine's other processes kept busy meanwhile: a cell that had to share says little.
 
 Two models: one that sleeps (its capacity is known, and the CPU is left to everything else), and an ONNX model on one
 thread (its capacity is measured by a closed loop through the same server). That the sender can send what it claims is
@@ -21,6 +22,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from load.cell import median_of, percentile_ms, summarise
 from load.fleet import Fleet, check_counters
 from load.open_loop import OpenLoop, poisson
 from load.sleeping_server import MAX_BATCH_SIZE
+from load.watched import machine_cpu_s
 from load.workloads import Workload, heavy, sleeping
 
 RESULTS = Path(__file__).parent / "results" / "overload.json"
@@ -113,14 +116,16 @@ def run_cell(
     fleet: Fleet, name: str, headers: str, extent: Extent, *, load: float, capacity_per_s: float, seed: int
 ) -> dict[str, Any]:
     """One policy at one load, once."""
-    before, burnt_s = fleet.settle(name), fleet.cpu_s(name)
+    before = fleet.settle(name)
     sender = OpenLoop(fleet.port(name), fleet.workload.request(headers))
     plan = poisson(load * capacity_per_s, extent.seconds, seed=seed)
     gc.collect()
     gc.disable()
+    began_s, server_s, own_s, all_s = time.monotonic(), fleet.cpu_s(name), time.process_time(), machine_cpu_s()
     exchanges = uvloop.run(sender.drive(plan, patience_s=extent.patience_s, lanes=LANES))
+    server_s, own_s, all_s = fleet.cpu_s(name) - server_s, time.process_time() - own_s, machine_cpu_s() - all_s
+    took_s = time.monotonic() - began_s
     gc.enable()
-    burnt_s = fleet.cpu_s(name) - burnt_s
     after = fleet.settle(name)
     check_counters(before, after, [exchange.status for exchange in exchanges])
     found = summarise(
@@ -132,7 +137,8 @@ def run_cell(
     )
     runs = after.runs - before.runs
     return found | {
-        "cpu_us_per_request": round(1e6 * burnt_s / len(plan), 1),
+        "cpu_us_per_request": round(1e6 * server_s / len(plan), 1),
+        "neighbours_cores": round(max(all_s - server_s - own_s, 0) / took_s, 2),
         "run_mean_rows": round((after.run_rows - before.run_rows) / runs, 2),
         "run_mean_ms": round(1000 * (after.run_s - before.run_s) / runs, 2),
         "late_answers_as_the_server_counts": after.missed - before.missed,
@@ -178,7 +184,7 @@ def compare(workload: Workload, extent: Extent) -> dict[str, Any]:
 
 HEADER = (
     " load  policy                            goodput   admitted p50    p99    refused p50    p99"
-    "   a run: rows    ms    CPU us  late p99  statuses"
+    "   a run: rows    ms    CPU us  others  late p99  statuses"
 )
 
 
@@ -195,6 +201,7 @@ def line_of(cell: dict[str, Any]) -> str:
         f"{cell['load']:>4g}x  {cell['policy']:<31}{found['goodput_percent']:>8.1f} %"
         f"{ms('admitted_p50_ms', 15)}{ms('admitted_p99_ms', 7)}{ms('refused_p50_ms', 15)}{ms('refused_p99_ms', 7)}"
         f"{found['run_mean_rows']:>15.1f}{ms('run_mean_ms', 6)}{found['cpu_us_per_request']:>10.0f}"
+        f"{found['neighbours_cores']:>8.2f}"
         f"{ms('sender_late_p99_ms', 8)}{'!' if found['is_sender_late'] else ' '}  {statuses}"
     )
 
@@ -205,7 +212,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short cell a policy; write nothing")
     parser.add_argument("--rounds", type=int, default=3, help="of each cell (default: 3)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each cell (default: 8)")
-    parser.add_argument("--only", choices=("sleeping", "onnx"), help="one of the models; write nothing")
+    parser.add_argument("--only", choices=("sleeping", "onnx"), help="one of the models; keep the other as it is")
     options = parser.parse_args()
     proof = prove_sender(PROVEN_PER_S, seconds=0.5 if options.quick else 8.0)
     print(f"the sender against a server that does nothing: {proof}")
@@ -214,23 +221,19 @@ def main() -> None:
         return
     extent = Extent(loads=LOADS, rounds=options.rounds, seconds=options.seconds, patience_s=PATIENCE_S)
     makers: dict[str, Callable[[Path], Workload]] = {"sleeping": lambda _: sleeping(), "onnx": heavy}
-    found = {}
+    document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"workloads": {}}
+    document["question"] = "what is left of the server when more is asked of it than it can do?"
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in makers.items():
-            if options.only in (None, name):
-                found[name] = compare(make(Path(folder)), extent)
-    if options.only is not None:
-        return
-    facts = {
-        "question": "what is left of the server when more is asked of it than it can do?",
-        "command": f"python benchmarks/overload.py --rounds {options.rounds} --seconds {options.seconds:g}",
-        "python": platform.python_version(),
-        "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
-        "versions": {package: version(package) for package in PACKAGES},
-        "sender": proof,
-        "workloads": found,
-    }
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+        for name in makers if options.only is None else (options.only,):
+            document["workloads"][name] = {
+                "command": f"python benchmarks/overload.py --rounds {extent.rounds} --seconds {extent.seconds:g}",
+                "python": platform.python_version(),
+                "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
+                "versions": {package: version(package) for package in PACKAGES},
+                "sender": proof,
+                **compare(makers[name](Path(folder)), extent),
+            }
+            RESULTS.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

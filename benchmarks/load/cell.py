@@ -55,6 +55,7 @@ def summarise(
         "refused_p99_ms": percentile_ms(refused, 99),
         "late_answers": sum(exchange.status == 200 and exchange.latency_s > slo_s for exchange in exchanges),
         "statuses": {_status(status): count for status, count in sorted(Counter(x.status for x in planned).items())},
+        "broken_because": dict(Counter(x.body.decode("latin-1") for x in exchanges if x.status == BROKEN)),
         "sender_late_p50_ms": percentile_ms(late, 50),
         "sender_late_p99_ms": late_p99_ms,
         "sender_late_max_ms": round(1000 * max(late), 2),
@@ -74,7 +75,7 @@ def median_of(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key in rounds[0]:
         values = [found[key] for found in rounds if found[key] is not None]
-        if key == "statuses":
+        if key in ("statuses", "broken_because"):
             merged[key] = dict(sum((Counter(value) for value in values), Counter[str]()))
         elif key == "is_sender_late":
             merged[key] = any(values)

@@ -34,7 +34,7 @@ class Exchange:
         ended_s: When its answer was complete.
         status: The answer's, or `UNANSWERED`, or `BROKEN`.
         retry_after_s: What the answer said; 0 where it said nothing.
-        body: The answer's.
+        body: The answer's; of a broken one, what is known.
     """
 
     planned_s: float
@@ -151,10 +151,10 @@ class OpenLoop:
         loop = asyncio.get_running_loop()
         try:
             _, lane = await loop.create_connection(lambda: _Lane(self), "127.0.0.1", self._port)
-        except OSError:
+        except OSError as error:
             if first is None:
                 raise
-            first[1].status = BROKEN
+            first[1].status, first[1].body = BROKEN, repr(error).encode()
             self._asking -= 1
             return
         self._lanes.add(lane)
@@ -209,6 +209,7 @@ class _Lane(asyncio.Protocol):
         self._owner.lost(self)
         if self.exchange is not None:  # without our doing
             self.exchange.status = BROKEN
+            self.exchange.body = self._received[-200:] or repr(error).encode()  # refused before it was asked, or lost
             self._owner.answered(self)
 
     def abort(self) -> None:

@@ -51,6 +51,13 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def machine_cpu_s() -> float:
+    """CPU seconds that the whole machine has burnt, or that were taken from it. Source: proc(5)."""
+    with Path("/proc/stat").open() as stat:
+        user, nice, system, _, _, irq, softirq, steal = map(int, stat.readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
+
+
 @dataclass(frozen=True)
 class Scrape:
     """One scrape, read.
