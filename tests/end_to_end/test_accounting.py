@@ -14,7 +14,7 @@ from random import Random
 
 import httpx2
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from puppet_server import LIMIT_S, Exchange, PuppetServer, ask, request_of, tally, until
 
@@ -30,7 +30,7 @@ AT_ONCE = {  # answered whatever the engine does
     "an unknown model": request_of(GOOD, path="/predict/nobody"),
     "another path": request_of(GOOD, path="/nothing"),
     "another method": request_of(GOOD, method="PUT"),
-    "another encoding": request_of(GOOD, headers="Content-Encoding: gzip\r\n"),
+    "another encoding": request_of(GOOD, headers="Content-Encoding: br\r\n"),
     "a wrong deadline": request_of(GOOD, headers="X-Request-Timeout-Ms: -1\r\n"),
     "more rows than may wait": request_of(GOOD * (QUEUE_ROWS + 1)),
     "too many bytes": b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\n\r\n",
@@ -58,7 +58,7 @@ def server():
     turned_away=st.integers(0, 4),
     is_next_begun=st.booleans(),
 )
-@settings(max_examples=25, derandomize=True)
+@settings(max_examples=25, derandomize=True, phases=[Phase.generate])  # shrinking would wait in vain, again and again
 def test_client_side_counts_equal_the_counters(server, **plan):
     assert_counts_agree(server, **plan)
 
