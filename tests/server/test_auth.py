@@ -13,12 +13,27 @@ from redserve.server.auth import KeyGuard
 
 KEYS = {scope: f"the-key-for-{scope}-0123456789" for scope in ("inference", "metrics", "admin")}
 PATHS = {
-    "inference": ["/predict", "/predict/puppet", "/predict/", "/predict/nobody", "/predict/a/b"],
+    "inference": [
+        *("/predict", "/predict/puppet", "/predict/", "/predict/nobody", "/predict/a/b"),
+        *("/v2", "/v2/", "/v2/models", "/v2/models/puppet", "/v2/models/puppet/infer", "/v2/models/stats"),
+        *("/v2/models/puppet/versions/1/infer", "/v2/repository/index", "/v2/health", "/v2/nothing"),
+    ],
     "metrics": ["/metrics", "/metrics/"],
     "admin": ["/", "/docs", "/docs/", "/docs/assets/swagger-ui.css", "/docs/oauth2-redirect", "/openapi.json"],
 }
-OPEN = ["/livez", "/readyz"]
-STRANGE = ["/nothing", "/Predict", "//predict", "/predict%2fpuppet", "/x/../predict", "//metrics", "/METRICS", "/docs2"]
+OPEN = ["/livez", "/readyz", "/v2/health/live", "/v2/health/ready"]
+STRANGE = [
+    "/nothing",
+    "/Predict",
+    "//predict",
+    "/predict%2fpuppet",
+    "/x/../predict",
+    "//metrics",
+    "/METRICS",
+    "/docs2",
+    "/V2",
+    "/v2x",
+]
 ROWS = {"instances": [[1, 2]]}
 
 
@@ -99,13 +114,48 @@ async def test_any_other_path_needs_an_admin_key_or_else_an_inference_key(app_wi
     assert await status_of(app, path) == 404
 
 
+@pytest.mark.parametrize("change", ["load", "unload"])
+async def test_to_change_the_models_needs_an_admin_key_or_else_an_inference_key(app_with, change):
+    path = f"/v2/repository/models/puppet/{change}"
+    app = app_with(*KEYS)
+    assert [await status_of(app, path, method="POST", scope=scope) for scope in ("", "inference", "admin")] == [
+        401,
+        403,
+        400,
+    ]
+    app = app_with("inference")
+    assert [await status_of(app, path, method="POST", scope=scope) for scope in ("", "inference")] == [401, 400]
+
+
+async def test_below_v2_a_refusal_has_the_form_of_its_protocol(app_with):
+    async with client_of(app_with(*KEYS)) as client:
+        refused = await client.post("/v2/models/puppet/infer", json=ROWS)
+        elsewhere = await client.post("/predict", json=ROWS)
+
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert refused.json()["error"].startswith("this needs a key for inference")
+    assert elsewhere.json()["error"]["reason"] == "unauthorized"
+
+
 @pytest.mark.parametrize(
     "path",
     [
         *("/predict", "/predict/puppet", "/PREDICT", "//predict", "///predict/puppet", "/./predict", "/x/../predict"),
         *("/predict/", "/predict//", "/predict;x", "/predict?x", "/predict#x", "/predict%2fpuppet", "/%70redict"),
         *("*predict", "predict", "xpredict", "", "*", "http://host/predict", "/metrics/../predict", "/readyz/predict"),
-        *("/livez//", "/docs/../predict", "/ml/predict", "/predict\0", " /predict", "/predict ", "/\uff50redict"),
+        *(
+            "/livez//",
+            "/v2/health",
+            "/v2/health/live//",
+            "/v2/../livez",
+            "/docs/../predict",
+            "/ml/predict",
+            "/predict\0",
+            " /predict",
+            "/predict ",
+            "/\uff50redict",
+        ),
     ],
 )
 async def test_no_spelling_of_a_path_gets_past(app_with, path):

@@ -22,6 +22,14 @@ def test_no_budget_exceeds_the_cap_of_the_server():
     assert Deadlines(default_s=90.0, max_s=60.0).deadline_s(b"", arrived_s=100.0) == 160.0
 
 
+def test_the_body_may_name_the_budget_and_the_earlier_one_counts():
+    assert DEADLINES.deadline_s(b"", arrived_s=100.0, timeout_s=0.25) == 100.25
+    assert DEADLINES.deadline_s(b"", arrived_s=100.0, timeout_s=5.0) == 105.0
+    assert DEADLINES.deadline_s(b"", arrived_s=100.0, timeout_s=1e9) == 160.0
+    assert DEADLINES.deadline_s(b"500", arrived_s=100.0, timeout_s=0.25) == 100.25
+    assert DEADLINES.deadline_s(b"250", arrived_s=100.0, timeout_s=0.5) == 100.25
+
+
 @pytest.mark.parametrize(
     "budget_ms",
     [b"0", b"0.0", b"-1", b"soon", b"nan", b"inf", b"1e3", b"1_000", b" ", b"1 2", b"0x10", b"\xb2", b"9" * 5_000],
