@@ -90,7 +90,7 @@ class Admission(Generic[W]):
         return now_s + self._cost.service_s(rows) <= self._queue.latest_start_s()
 
     def _check(self, first: W, rows: int, now_s: float) -> None:
-        if self._cost.is_known:
+        if self._cost.knows_enough:
             late_s = self._finish_s(first, rows, now_s) - first.deadline_s
             if late_s > 0:
                 raise PredictedLate(late_s=late_s)
@@ -120,7 +120,7 @@ class Admission(Generic[W]):
         return self._free_s(now_s) - now_s + batches_before * full_s / self._active()
 
     def _sized_cap_rows(self, budget_s: float) -> int:
-        """Rows that may wait, by rule of thumb: what is served within the budget, less two batches; one batch at least."""
+        """Rows that may wait, by rule of thumb: as many batches as the budget has time for, less two; one at least."""
         full_s = self._cost.service_s(self._policy.max_batch_size)
         if not full_s:
             return self._policy.max_queue_rows

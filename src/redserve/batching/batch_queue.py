@@ -113,7 +113,7 @@ class BatchQueue(Generic[W]):
             return None
         oldest = next(iter(self._by_arrival))
         is_due = is_draining or now_s >= oldest.arrived_s + self._policy.max_queue_delay_s
-        if self._with_deadline and self._cost.is_known:
+        if self._with_deadline and self._cost.knows_something:
             line, window = self._choose(now_s)
         else:
             line = self._lines[oldest.group if is_due else next(iter(self._full))]
