@@ -1,5 +1,6 @@
 """Which models are served, and in which state; knows engines and batchers, but neither onnxruntime nor the web.
 
+    folder -> source: wanted versions -> transitions: add, load, unload -> running: who serves under which name
     load_engine() -> Engine -> curve -> largest batch -> warm-up -> Batcher: ready
     infer(tensors) -> check -> Batcher.submit -> answer, once
     each run -> Monitor -> Health: unhealthy once 3 runs in a row and a probe failed, healthy once one succeeds
@@ -12,12 +13,24 @@ The probe is the example row, which ran at load; it goes through the same queue 
 where requests hang, in a batch of its own, so that it does not fail for a neighbour's row. A part of a failed batch
 that fails again is no further failure: it is the same one seen closer.
 
+Decision: a new version loads beside the old one, which takes twice the memory for that while. Unloading first would save
+it, and turn requests away for seconds, or for good where the new one does not load. Requests go to the new one from the
+turn of the loop on in which it is ready; the old one answers what it has taken, and then its memory is given back.
+
+Decision: what appears in a folder that is polled is loaded once two looks in a row saw the same files, since nothing
+says of a file that it is complete; so a change counts after one to two poll times.
+
+Decision: a model that is added while the server runs does not make it unready before it has served. Otherwise one
+broken upload would take every replica out of its load balancer at once.
+
 Decision: an unhealthy model is served. A request that succeeds is the quickest proof that it works, and whether to send
 any is the load balancer's choice, by `/readyz`.
 """
 
 from redserve.models.options import ModelOptions
-from redserve.models.repository import ModelRepository
+from redserve.models.repository import ModelRepository, Row
 from redserve.models.served_model import ModelState, ServedModel
+from redserve.models.source import Folder, Plan
+from redserve.models.version_policy import VersionPolicy
 
-__all__ = ["ModelOptions", "ModelRepository", "ModelState", "ServedModel"]
+__all__ = ["Folder", "ModelOptions", "ModelRepository", "ModelState", "Plan", "Row", "ServedModel", "VersionPolicy"]

@@ -1,9 +1,13 @@
-"""From a file to a warm engine: load, measure, choose the largest batch, warm up, run an example. Blocks for seconds.
+"""From a file to warm engines: load, measure, choose the largest batch, warm up, run an example. Blocks for seconds.
 
-load_engine() ─> Engine ─ curve ─> max_batch_size ─ warm-up ─> RowRunner ─ one row ─> Prepared
+    load_engine() ─> Engine ─ curve ─> max_batch_size ─ warm-up ─> RowRunner ─ one row ─> Prepared
+                 └─> further instances ─────────────── warm-up ─> RowRunner ───────────────┘
+
+The instances are made one after the other. Source: sessions that are created from several threads at once have crashed
+(onnxruntime issue 26610).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +16,9 @@ from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
 from redserve.engine.row_runner import RowRunner
 from redserve.engine.samples import find_sampler
-from redserve.engine.tensors import Array, Tensors
-from redserve.errors import ModelError, ModelLoadError
+from redserve.engine.tensors import Array, Tensors, check_tensors
+from redserve.errors import BadRequest, ModelError, ModelLoadError
+from redserve.models.options import ModelOptions
 
 Outputs = list[Array]
 
@@ -23,53 +28,101 @@ MAX_MEASURED_ROWS = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """An engine that may be given requests.
+    """Engines that may be given requests.
 
     Attributes:
-        engine: That is loaded and warm.
-        runner: Runs batches on it.
+        engines: The instances, loaded and warm.
+        runners: Run batches on them.
         max_batch_size: Rows run together, at most.
         curve: Measured seconds per batch size.
         example: One row and the model's answer to it; `None` where no made-up row runs.
     """
 
-    engine: Engine
-    runner: RowRunner
+    engines: tuple[Engine, ...]
+    runners: tuple[RowRunner, ...]
     max_batch_size: int
     curve: tuple[CurvePoint, ...]
     example: tuple[Tensors, Outputs] | None
 
 
 def prepare(
-    load_engine: Callable[[], Engine], *, max_batch_size: int | None = None, example: Tensors | None = None
+    load_engine: Callable[[], Engine], options: ModelOptions | None = None, *, example: Tensors | None = None
 ) -> Prepared:
-    """Load an engine and warm it up; blocks.
+    """Load the engines and warm them up; blocks.
 
     Args:
-        load_engine: Makes the engine.
-        max_batch_size: Rows run together, at most; `None` takes the measured best.
-        example: One row to try it with; without it, one is made up.
+        load_engine: Makes an engine; called once for each instance.
+        options: How the model is served.
+        example: One row to try it with; without it the sample of the options, or else one is made up.
 
     Raises:
         ModelLoadError: It cannot be loaded, or not be run as asked.
         ModelError: It fails where it has to run.
     """
+    options = options or ModelOptions()
     engine = load_engine()
-    mode, rows = engine.batchability.mode, engine.batchability.rows
-    if mode != "dynamic":
-        fixed = rows if mode == "fixed" and rows is not None else 1
-        if max_batch_size is not None and max_batch_size > fixed:
-            raise ModelLoadError(
-                f"max_batch_size {max_batch_size} cannot be kept: the model runs {fixed} rows at a time "
-                f"({engine.batchability.reason})"
-            )
-        max_batch_size = max_batch_size or fixed
+    _check_labels(engine, options)
+    sample = example
+    if options.sample is not None:
+        sample = _sample_of(engine, options.sample)
+    max_batch_size = _possible_batch_size(engine, options.max_batch_size)
     curve = tuple(measure_curve(engine, max_rows=max_batch_size or MAX_MEASURED_ROWS))
     if max_batch_size is None:
         max_batch_size = choose_max_batch_size(curve)
-    warm_up(engine, max_batch_size)
-    runner = RowRunner(engine, max_batch_size)
-    return Prepared(engine, runner, max_batch_size, curve, _run_example(engine, runner, example))
+    engines = [engine]
+    _warm_up(engine, max_batch_size, sample)
+    for _ in range(1, options.instances):
+        engines.append(load_engine())
+        _warm_up(engines[-1], max_batch_size, sample)
+    runners = tuple(RowRunner(each, max_batch_size) for each in engines)
+    return Prepared(tuple(engines), runners, max_batch_size, curve, _run_example(engine, runners[0], sample))
+
+
+def _possible_batch_size(engine: Engine, wanted: int | None) -> int | None:
+    mode, rows = engine.batchability.mode, engine.batchability.rows
+    if mode == "dynamic":
+        return wanted
+    fixed = rows if mode == "fixed" and rows is not None else 1
+    if wanted is not None and wanted > fixed:
+        raise ModelLoadError(
+            f"max_batch_size {wanted} cannot be kept: the model runs {fixed} rows at a time "
+            f"({engine.batchability.reason})"
+        )
+    return wanted or fixed
+
+
+def _check_labels(engine: Engine, options: ModelOptions) -> None:
+    known = [spec.name for spec in engine.outputs]
+    for name in options.labels:
+        if name not in known:
+            raise ModelLoadError(f"labels: the model has no output {name!r}; it has {', '.join(known)}")
+
+
+def _sample_of(engine: Engine, values: Mapping[str, object]) -> Tensors:
+    try:
+        sample = {
+            spec.name: np.ascontiguousarray(np.asarray(values[spec.name], spec.dtype))
+            for spec in engine.inputs
+            if spec.name in values
+        }
+        rows = check_tensors(engine.inputs, sample, row_wise=engine.batchability.is_row_wise, finite=False)
+        if unknown := values.keys() - sample.keys():
+            raise BadRequest(f"there is no input {', '.join(sorted(unknown))}")
+        if rows != 1 and engine.batchability.is_row_wise:
+            raise BadRequest(f"one row is wanted, not {rows}")
+    except (ValueError, TypeError, BadRequest) as error:
+        raise ModelLoadError(f"sample: {error}") from error
+    return sample
+
+
+def _warm_up(engine: Engine, max_batch_size: int, sample: Tensors | None) -> None:
+    """On made-up inputs; where none of those run, on copies of the sample."""
+    if warm_up(engine, max_batch_size) or sample is None:
+        return
+    mode, rows = engine.batchability.mode, engine.batchability.rows
+    sizes: Sequence[int] = range(max_batch_size, 0, -1) if mode == "dynamic" else (rows or 1,)
+    for size in sizes if engine.batchability.is_row_wise else (1,):
+        engine.run({name: np.repeat(tensor, size, axis=0) if size > 1 else tensor for name, tensor in sample.items()})
 
 
 def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tuple[Tensors, Outputs] | None:

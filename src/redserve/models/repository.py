@@ -1,82 +1,189 @@
-"""The running set of models: who is served under which name."""
+"""The repository: the models that run, and the folder that says which they are.
+
+folder ── Wanted ──> RunningModels
+  └─ when: none: at start · poll: every so often · explicit: by `load` and `unload`
+"""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
-from redserve.errors import ModelNotReady, NotFound, UnknownModel
+from redserve.errors import ClientError, ModelLoadError, ShuttingDown, UnknownModel
+from redserve.models.daemon import in_daemon_thread
+from redserve.models.running import RunningModels
 from redserve.models.served_model import ModelState, ServedModel
+from redserve.models.source import Candidate, Folder, Wanted, checked_name
+from redserve.models.transitions import number_of
+
+logger = logging.getLogger("redserve.models")
+
+Mode = Literal["none", "poll", "explicit"]
+"""When the folder counts: at start, every so often, or when somebody says so."""
 
 
-class ModelRepository:
-    """Models by name; loaded and drained together.
+@dataclass(frozen=True)
+class Row:
+    """One version of one model, as an index shows it.
+
+    Attributes:
+        name: The model's.
+        version: Its number; empty where the model as a whole is meant.
+        state: Where it stands; `STOPPED` is on its way out, `None` was never loaded.
+        reason: Why it is not ready, or is unhealthy.
+    """
+
+    name: str
+    version: str
+    state: ModelState | None
+    reason: str
+
+
+class ModelRepository(RunningModels):
+    """Models by name, in one version or several.
 
     Args:
-        models: What is served.
+        models: What is served, whatever the folder has.
+        folder: Where further models lie; read at once, so that it is known who is to come.
+        mode: When the folder counts.
+        at_start: In the mode `explicit`, the names of those that are loaded at start.
         on_change: Told of each model at once, and then whenever its state or its health has changed.
+        on_unload: Told the name and version of what is not served any more while the rest is.
 
     Raises:
-        ValueError: Two models share a name, or there is none.
+        ValueError: Two models share a name, there is none and no folder, or `at_start` names what is not there.
+        OSError: The folder cannot be read.
     """
 
     def __init__(
-        self, models: Iterable[ServedModel], *, on_change: Callable[[ServedModel], None] = lambda model: None
+        self,
+        models: Iterable[ServedModel] = (),
+        *,
+        folder: Folder | None = None,
+        mode: Mode = "none",
+        at_start: Iterable[str] = (),
+        on_change: Callable[[ServedModel], None] = lambda model: None,
+        on_unload: Callable[[str, str], None] = lambda name, version: None,
     ) -> None:
-        self._models: dict[str, ServedModel] = {}
+        super().__init__(on_change=on_change, on_unload=on_unload)
+        self.mode = mode
+        self._folder = folder
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._complaint = ""
         for model in models:
-            if model.name in self._models:
+            if model.name in self._versions:
                 raise ValueError(f"two models are named {model.name!r}")
-            self._models[model.name] = model
-            model.on_change = on_change
-        if not self._models:
+            self.want(model.name, Wanted({model.version: Candidate(model.version, None, partial(_same, model))}))
+        if folder is None and not self._versions:
             raise ValueError("a repository needs a model")
-        for model in self:
-            on_change(model)
+        found = folder.look() if folder is not None else {}
+        if mode == "explicit":
+            unknown = sorted(set(at_start).difference(found))
+            if unknown:
+                raise ValueError(f"there is no model {', '.join(unknown)} to load at start")
+            found = {name: found[name] for name in at_start}
+        for name, wanted in found.items():
+            self.want(name, wanted)
 
-    def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
+    async def index(self) -> list[Row]:
+        """Every version that is known, and in the mode `explicit` every model that could be loaded, by name."""
+        rows = []
+        for name, versions in self._versions.items():
+            rows += [Row(name, each.version, each.model.state, each.model.reason) for each in versions.held]
+            if versions.problem:
+                rows.append(Row(name, "", ModelState.FAILED, versions.problem))
+        rows += [
+            Row(model.name, model.version, model.state, "its last requests are answered") for model in self._retiring
+        ]
+        if self._folder is not None and self.mode == "explicit":
+            known = {row.name for row in rows}
+            found = await in_daemon_thread(self._folder.look, name="redserve-index")
+            rows += [Row(name, "", None, wanted.problem) for name, wanted in found.items() if name not in known]
+        return sorted(rows, key=lambda row: (row.name, number_of(row.version)))
 
-    def __len__(self) -> int:
-        return len(self._models)
+    async def load(self, name: str | None = None) -> None:
+        """Load everything that is wanted at start, each served as soon as it is ready; or, by name, one model anew.
 
-    def get(self, name: str | None, version: str | None = None) -> ServedModel:
-        """The model of this name; `None` is the only one.
-
-        Args:
-            name: The model's.
-            version: The one that it has to be; `None` is any.
+        Only in the mode `explicit` can a name be given. A version that is served already, from the same files, stays as
+        it is; one that failed is tried again. When this returns, the model is served as its files are now.
 
         Raises:
-            UnknownModel: There is none of this name, or not in this version.
-            NotFound: No name was given, and several are served.
-            ModelNotReady: It is not ready. One that is unhealthy is served all the same: what runs well is its cure.
+            BadRequest: That is no name.
+            UnknownModel: The folder has no such model.
+            ClientError: Models are not loaded by request here.
+            ModelLoadError: It cannot be loaded; whatever has served before goes on serving.
+            ShuttingDown: It is draining.
         """
         if name is None:
-            if len(self._models) > 1:
-                raise NotFound(f"several models are served, name one: {', '.join(sorted(self._models))}")
-            (model,) = self._models.values()
-        else:
-            found = self._models.get(name)
-            if found is None:
-                raise UnknownModel(name)
-            model = found
-        if version is not None and version != model.version:
-            raise UnknownModel(model.name, version=version)
-        if model.state is not ModelState.READY:
-            raise ModelNotReady(f"model {model.name!r} is not ready: {model.reason}")
-        return model
+            await self.settle(list(self._versions))
+            self.has_started = True
+            return
+        wanted = await self._look_at(checked_name(name))
+        versions = self.want(name, wanted, again=True)
+        await self._owned(self.settle([name]))
+        failures = [f"version {version}: {reason}" for version, reason in versions.failures().items()]
+        if wanted.problem or failures:
+            raise ModelLoadError(f"failed to load {name!r}: {'; '.join(filter(None, [wanted.problem, *failures]))}")
 
-    def not_ready(self) -> dict[str, str]:
-        """Why each model that is not ready is not, or is unhealthy, by name."""
-        return {model.name: model.reason for model in self if not model.is_ready}
+    async def unload(self, name: str) -> None:
+        """Serve this model no longer; what it has taken is answered, and then it is freed.
 
-    async def load(self) -> None:
-        """Load all, one after the other; each is served as soon as it is ready.
-
-        Source: sessions that are created from several threads at once have crashed (onnxruntime issue 26610).
+        Raises:
+            BadRequest: That is no name.
+            UnknownModel: It is not loaded.
+            ClientError: Models are not unloaded by request here.
         """
-        for model in self:
-            await model.load()
+        self._check_explicit()
+        if checked_name(name) not in self._versions:
+            raise UnknownModel(name)
+        self.want(name, Wanted())
 
-    async def drain(self, *, grace_s: float | None = None) -> None:
-        """Drain all, side by side."""
-        await asyncio.gather(*(model.drain(grace_s=grace_s) for model in self))
+    async def follow(self, every_s: float) -> None:
+        """Look at the folder every so often, in a thread, until cancelled; does nothing but in the mode `poll`."""
+        while self._folder is not None and self.mode == "poll":
+            await asyncio.sleep(every_s)
+            try:
+                found = await in_daemon_thread(partial(self._folder.look, only_settled=True), name="redserve-poll")
+            except (OSError, RuntimeError) as error:  # unreadable for now, or no thread is to be had: all stays
+                if self._complaint != str(error):
+                    self._complaint = str(error)
+                    logger.error("the folder of models cannot be read, all stays", extra={"why": self._complaint})
+                continue
+            self._complaint = ""
+            await self.take_over(found)
+
+    async def take_over(self, found: Mapping[str, Wanted]) -> None:
+        """Serve what was found, and nothing else."""
+        for name in [*found, *self._versions.keys() - found.keys()]:
+            self.want(name, found.get(name, Wanted()))
+        await self._owned(self.settle(list(self._versions)))
+
+    async def _look_at(self, name: str) -> Wanted:
+        folder = self._check_explicit()
+        try:
+            wanted = await in_daemon_thread(partial(folder.look_at, name), name="redserve-look")
+        except OSError as error:
+            raise ModelLoadError(f"failed to load {name!r}: {error}") from error
+        if wanted is None:
+            raise UnknownModel(name)
+        return wanted
+
+    def _check_explicit(self) -> Folder:
+        if self._folder is None or self.mode != "explicit":
+            raise ClientError("models are not loaded or unloaded by request here: --repository-mode explicit allows it")
+        if self.is_draining:
+            raise ShuttingDown
+        return self._folder
+
+    async def _owned(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for `work`, which goes on when its caller is gone: what half-loads would be nobody's."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+
+def _same(model: ServedModel) -> ServedModel:
+    return model

@@ -1,8 +1,9 @@
 """One version of one model, from its file to its last answer: load, warm up, infer, drain."""
 
+import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -39,7 +40,7 @@ class ServedModel:
     Args:
         name: How clients call it; the `model` label of its metrics.
         version: Its version, as text.
-        load_engine: Makes the engine; called once, in a thread.
+        load_engine: Makes an engine; called in a thread, once for each instance.
         options: How it is served.
         observer: Told of each batch.
         example: One row for the documentation; without it, one is made up.
@@ -48,7 +49,8 @@ class ServedModel:
         state: Where it stands.
         reason: Why it is not ready, or why it is unhealthy although it is, in words; empty when all is well.
         on_change: Called with the model whenever its state or reason has changed.
-        engine: What runs its batches, once loaded.
+        has_begun: Whether it was told to load.
+        engine: What runs its batches, once loaded; the first of its instances.
         policy: Its batching numbers; the batch size is right once it is loaded.
         curve: Measured seconds per batch size, once loaded.
         example: One row and the model's answer to it, once loaded; `None` where no made-up row runs.
@@ -70,13 +72,17 @@ class ServedModel:
         self.policy = self.options.policy
         self.state = ModelState.LOADING
         self.reason = "loading and warming up"
+        self.has_begun = False
         self.on_change: Callable[[ServedModel], None] = lambda model: None
         self.curve: tuple[CurvePoint, ...] = ()
         self.example: tuple[Tensors, Outputs] | None = None
-        self._prepare = partial(prepare, load_engine, max_batch_size=self.options.max_batch_size, example=example)
+        self._prepare = partial(prepare, load_engine, self.options, example=example)
         self._observer = observer
-        self._engine: Engine | None = None
+        self._engines: tuple[Engine, ...] = ()
         self._batcher: Batcher[Tensors, Outputs] | None = None
+        self._holders = 0
+        self._is_let_go = asyncio.Event()
+        self._is_let_go.set()
 
     @property
     def engine(self) -> Engine:
@@ -85,9 +91,14 @@ class ServedModel:
         Raises:
             ModelNotReady: It is not loaded.
         """
-        if self._engine is None:
+        if not self._engines:
             raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
-        return self._engine
+        return self._engines[0]
+
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """Names of the classes of an output, by the output's name; of few outputs, or of none."""
+        return self.options.labels
 
     @property
     def is_ready(self) -> bool:
@@ -106,6 +117,7 @@ class ServedModel:
 
     async def load(self) -> None:
         """Load, measure, warm up; then `state` is `ready`, or `failed` with the reason."""
+        self.has_begun = True
         try:
             prepared = await in_daemon_thread(self._prepare, name=f"redserve-load-{self.name}")
         except RedserveError as error:
@@ -114,14 +126,13 @@ class ServedModel:
         except Exception as error:  # a fault of the engine, not of the file or the settings: say where
             self._fail(f"{type(error).__name__}: {error}", fault=error)
             return
-        engine = prepared.engine
+        self._engines, self.curve, self.example = prepared.engines, prepared.curve, prepared.example
         if self.state is ModelState.STOPPED:
-            engine.close()
+            await self._free()
             return
-        self._engine, self.curve, self.example = engine, prepared.curve, prepared.example
         self.policy = replace(self.policy, max_batch_size=prepared.max_batch_size)
         self._batcher = Batcher(
-            prepared.runner,
+            prepared.runners,
             policy=self.policy,
             name=self.name,
             version=self.version,
@@ -138,7 +149,12 @@ class ServedModel:
         self._become(ModelState.READY, "")
         logger.info(
             "model is ready",
-            extra={"model": self.name, "provider": engine.provider, "max_batch_size": prepared.max_batch_size},
+            extra={
+                "model": self.name,
+                "version": self.version,
+                "provider": self.engine.provider,
+                "max_batch_size": prepared.max_batch_size,
+            },
         )
 
     def infer(
@@ -198,17 +214,44 @@ class ServedModel:
         row, _ = self.example
         self._batcher.submit(row, answer, group=_PROBES)
 
+    def hold(self) -> None:
+        """Whoever has found this model, and needs a thread before it can call `infer`, keeps it open until `let_go`."""
+        self._holders += 1
+        self._is_let_go.clear()
+
+    def let_go(self) -> None:
+        """Undo one `hold`."""
+        self._holders -= 1
+        if not self._holders:
+            self._is_let_go.set()
+
     async def drain(self, *, grace_s: float | None = None) -> None:
-        """Take no more, finish what waits and runs within `grace_s`, free the engine."""
+        """Take no more, finish what waits and runs within `grace_s`, free the engines.
+
+        `None` has all the time that it takes, also for those who hold the model. A second call, sooner, cuts it short.
+        """
         self._become(ModelState.STOPPED, "stopped")
-        if self._batcher is not None:
-            await self._batcher.aclose(grace_s=grace_s)
-        if self._engine is not None:
-            self._engine.close()
+        if grace_s is None:
+            await self._is_let_go.wait()
+        batcher = self._batcher
+        if batcher is not None:
+            await batcher.aclose(grace_s=grace_s)
+        await self._free()
+
+    async def _free(self) -> None:
+        """Let go of all that holds memory. In a thread: giving a hundred megabytes back takes milliseconds."""
+        engines, self._engines = self._engines, ()
+        self._batcher = self.example = None
+        if engines:
+            await in_daemon_thread(partial(_close, engines), name=f"redserve-free-{self.name}")
 
     def _fail(self, reason: str, *, fault: Exception | None = None) -> None:
         self._become(ModelState.FAILED, reason)
-        logger.error("model failed to load", extra={"model": self.name, "reason": reason}, exc_info=fault)
+        logger.error(
+            "model failed to load",
+            extra={"model": self.name, "version": self.version, "reason": reason},
+            exc_info=fault,
+        )
 
     def _health_changed(self, reason: str) -> None:
         if self.state is not ModelState.READY:
@@ -222,3 +265,8 @@ class ServedModel:
     def _become(self, state: ModelState, reason: str) -> None:
         self.state, self.reason = state, reason
         self.on_change(self)
+
+
+def _close(engines: Sequence[Engine]) -> None:
+    for engine in engines:
+        engine.close()
