@@ -4,6 +4,7 @@ Visitor.visit() ─ a kind by lot ─> wire ─> server ─> answer ─ checked 
 """
 
 import asyncio
+import gzip
 import random
 import string
 
@@ -13,6 +14,10 @@ from load.wire import Book, Wire, head, post
 MAX_BODY_BYTES = 2**20
 """What the server is told to take."""
 
+GZIP = "Content-Encoding: gzip\r\n"
+BOMB = gzip.compress(bytes(100 * MAX_BODY_BYTES))
+"""Of 100 kB, and 100 times what the server takes once it is unpacked."""
+
 ANSWER_LIMIT_S = 30.0
 SERVED, ELSEWHERE = "/predict/{model}", "_other"
 
@@ -21,11 +26,13 @@ QUICK_KINDS = {
     "several_rows": 12,
     "many_rows_by_column": 2,
     "pipelined": 4,
+    "gzipped": 2,
     "hopeless_budget": 2,
     "bad_body": 12,
     "bad_header": 5,
     "declared_too_large": 2,
     "turns_out_too_large": 1,
+    "gzip_bomb": 1,
     "unknown_model": 5,
     "unknown_path": 6,
     "wrong_method": 4,
@@ -88,6 +95,11 @@ class Visitor:
         for chosen in asked:
             await self._read_right(chosen)
 
+    async def gzipped(self) -> None:
+        chosen = self._some_rows(5)
+        await self._wire.send(post(gzip.compress(self._rows.instances(chosen)), headers=GZIP))
+        await self._read_right(chosen)
+
     async def hopeless_budget(self) -> None:
         """Refused, expired, or, where it was alone, answered late."""
         await self._wire.send(post(self._rows.instances([0]), headers="X-Request-Timeout-Ms: 0.001\r\n"))
@@ -146,6 +158,9 @@ class Visitor:
         for _ in range(MAX_BODY_BYTES // 65_536 + 2):
             await self._wire.send(b"%x\r\n%s\r\n" % (65_536, b" " * 65_536))
         await self._wire.ask(b"0\r\n\r\n", SERVED, expect={413})
+
+    async def gzip_bomb(self) -> None:
+        await self._wire.ask(post(BOMB, headers=GZIP), SERVED, expect={413})
 
     async def slow_body(self) -> None:
         raw = post(self._rows.instances([2]))
