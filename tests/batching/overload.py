@@ -83,7 +83,7 @@ UNSEEN = {
     "steep staircase": replace(A, service_s=lambda rows: 0.002 + 0.003 * -(-rows // 8)),
     "drift": replace(A, drift=2.0),
     "cold start": replace(A, is_seeded=False, count=4_000),
-    "slow first batch": replace(A, is_seeded=False, first_s=0.1, count=4_000),
+    "slow first batch": replace(A, is_seeded=False, first_s=0.1),
     "rows 1-16": replace(A, rows=(1, 16), count=6_000),
     "two groups": replace(A, groups=2),
     "cancels": replace(A, cancelled=0.1),

@@ -57,7 +57,7 @@ class CoDelQueue(BatchQueue[Any]):
         self._shortest_s = 0.0
         self._is_overloaded = False
 
-    def take(self, *, now_s: float, is_draining: bool = False) -> Batch[Any] | None:
+    def take(self, *, now_s: float, is_draining: bool = False, others_free_s: float = math.inf) -> Batch[Any] | None:
         if self._by_arrival:
             waited_s = now_s - next(iter(self._by_arrival)).arrived_s
             if now_s > self._interval_ends_s:
@@ -71,7 +71,7 @@ class CoDelQueue(BatchQueue[Any]):
                     break
                 self.cancel(head)
                 self._hopeless.append(head)
-        return super().take(now_s=now_s, is_draining=is_draining)
+        return super().take(now_s=now_s, is_draining=is_draining, others_free_s=others_free_s)
 
 
 class HeadDropQueue(BatchQueue[Any]):
@@ -94,14 +94,14 @@ class HeadDropQueue(BatchQueue[Any]):
             request.deadline_s, request.turn_s = math.inf, request.arrived_s
         super().offer(*requests)
 
-    def take(self, *, now_s: float, is_draining: bool = False) -> Batch[Any] | None:
+    def take(self, *, now_s: float, is_draining: bool = False, others_free_s: float = math.inf) -> Batch[Any] | None:
         while len(self._by_arrival) > 1:
             head = next(iter(self._by_arrival))
             if now_s + self._fixed_s + self._row_s * self.rows < self._due_s[head]:
                 break
             self.cancel(head)
             self._hopeless.append(head)
-        return super().take(now_s=now_s, is_draining=is_draining)
+        return super().take(now_s=now_s, is_draining=is_draining, others_free_s=others_free_s)
 
 
 class ToldQueue(BatchQueue[Any]):
@@ -125,8 +125,8 @@ class ToldQueue(BatchQueue[Any]):
             raise PredictedLate(late_s=late_s - request.deadline_s)
         super().offer(request)
 
-    def take(self, *, now_s: float, is_draining: bool = False) -> Batch[Any] | None:
-        batch = super().take(now_s=now_s, is_draining=is_draining)
+    def take(self, *, now_s: float, is_draining: bool = False, others_free_s: float = math.inf) -> Batch[Any] | None:
+        batch = super().take(now_s=now_s, is_draining=is_draining, others_free_s=others_free_s)
         if batch is not None:
             self._free_s.remove(min(self._free_s))
             self._free_s.append(now_s + self._workload.service_s(batch.rows))

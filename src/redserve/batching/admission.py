@@ -10,11 +10,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from redserve.batching.batch_queue import Batch, BatchQueue
+from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
-from redserve.batching.line import Waiting
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
+from redserve.batching.waiting import Batch, Waiting
 from redserve.errors import PredictedLate, QueueFull
 
 W = TypeVar("W", bound=Waiting)
@@ -89,6 +89,10 @@ class Admission(Generic[W]):
             return False
         return now_s + self._cost.service_s(rows) <= self._queue.latest_start_s()
 
+    def others_free_s(self, now_s: float) -> float:
+        """When the next engine is free besides one that is about to take a batch; only told where it matters."""
+        return self._free_s(now_s, besides=1) if self._queue.has_deadlines else math.inf
+
     def _check(self, first: W, rows: int, now_s: float) -> None:
         if self._cost.knows_enough:
             late_s = self._finish_s(first, rows, now_s) - first.deadline_s
@@ -127,12 +131,12 @@ class Admission(Generic[W]):
         batches = max(self._active() * (budget_s / full_s - 2), 1.0)
         return min(round(batches * self._policy.max_batch_size), self._policy.max_queue_rows)
 
-    def _free_s(self, now_s: float) -> float:
-        """When the next engine is free."""
-        if len(self._running) < self._active():
+    def _free_s(self, now_s: float, *, besides: int = 0) -> float:
+        """When the next engine is free; `inf`: never."""
+        if len(self._running) < self._active() - besides:
             return now_s
         expected_s = (run.taken_s + self._cost.service_s(run.batch.rows) for run in self._running.values())
-        return now_s + min(abs(end_s - now_s) for end_s in expected_s)
+        return now_s + min((abs(end_s - now_s) for end_s in expected_s), default=math.inf)
 
     def _active(self) -> int:
         """Instances that are not stuck; one, where all are."""

@@ -3,43 +3,26 @@
     offer ──> [ one line per group, by turn ] ──> take: a batch of one group, and why
     cancel, expire ─────┘
 
-The group whose head is due first goes first, and inside a group who is due first; without deadlines both are the order
-of arrival. A step costs the same however many wait without deadlines, except that `take` costs what it takes; with
-deadlines it looks at the head of each group, too.
+The group whose head is due first goes first, and inside a group who is due first; without deadlines that is the order
+of arrival, and a step costs the same however many wait, except that `take` costs what it takes.
 """
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable
 from itertools import islice
 from typing import Generic
 
 from redserve.batching.cost import CostModel
-from redserve.batching.line import Line, W, Waiting
+from redserve.batching.line import Line
 from redserve.batching.policy import BatchPolicy
+from redserve.batching.waiting import Batch, W, Waiting
 from redserve.batching.window import choose_window
 from redserve.errors import QueueFull
 
 __all__ = ["Batch", "BatchQueue", "Waiting"]
 
 _LOOKED_AT = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[W]):
-    """What runs together, first come first.
-
-    Attributes:
-        requests: At least one, all of one group.
-        rows: Of all of them.
-        why: `full` (no room for the next row), `delay` (the oldest has waited long enough), `linger` (an engine had
-            waited for it after its last batch) or `idle` (an engine was free).
-    """
-
-    requests: list[W]
-    rows: int
-    why: str
 
 
 class BatchQueue(Generic[W]):
@@ -64,6 +47,11 @@ class BatchQueue(Generic[W]):
     def __len__(self) -> int:
         """How many requests wait."""
         return len(self._by_arrival)
+
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether anybody waits who has one."""
+        return self._with_deadline > 0
 
     @property
     def is_full(self) -> bool:
@@ -100,33 +88,38 @@ class BatchQueue(Generic[W]):
             return math.inf
         if self._full:
             return -math.inf
-        return next(iter(self._by_arrival)).arrived_s + self._policy.max_queue_delay_s
+        return self._delay_ends_s()
 
-    def take(self, *, now_s: float, is_draining: bool = False) -> Batch[W] | None:
-        """Remove and return the batch due by `now_s`; `None` when none is. Draining ends every delay.
+    def take(self, *, now_s: float, is_draining: bool = False, others_free_s: float = math.inf) -> Batch[W] | None:
+        """Remove and return the batch due by `now_s`; `None` when none is.
 
         Whoever can no longer be answered in time leaves the queue as well, see `pop_hopeless`.
+
+        Args:
+            now_s: The time.
+            is_draining: Ends every delay.
+            others_free_s: When another engine may take what is left; the one that takes this is busy until then.
         """
         if self._with_deadline:
             self._drop_expired(now_s)
         if not self._by_arrival or (now_s < self.due_s() and not is_draining):
             return None
-        oldest = next(iter(self._by_arrival))
-        is_due = is_draining or now_s >= oldest.arrived_s + self._policy.max_queue_delay_s
-        if self._with_deadline and self._cost.knows_something:
-            line, window = self._choose(now_s)
-        else:
-            line = self._lines[oldest.group if is_due else next(iter(self._full))]
-            if self._with_deadline and len(self._lines) > 1:
-                line = min(self._lines.values(), key=_head_turn)
-            window = line.first(self._policy.max_batch_size)
+        lines: Collection[Line[W]] = self._lines.values()
+        if not is_draining and now_s < self._delay_ends_s():
+            lines = [self._lines[group] for group in self._full]
+        elif not self._with_deadline:
+            lines = [self._lines[next(iter(self._by_arrival)).group]]
+        line, window = self._choose(lines, now_s)
+
         why = "delay" if self._policy.max_queue_delay_s else "idle"
-        if line.requests[0].group in self._full:
-            why = "full"
+        is_last = window.stop == len(line.requests)
         requests = self._remove(line, window.start, window.stop)
         rows = sum([request.rows for request in requests])
+        if rows == self._policy.max_batch_size or not is_last:
+            why = "full"
         if window.start:
-            self._drop_skipped(line, window.start, now_s + self._cost.service_s(rows) + self._cost.service_s(1))
+            again_s = min(now_s + self._cost.service_s(rows), others_free_s)
+            self._drop_due_before(line, window.start, again_s + self._cost.service_s(1))
         return Batch(requests, rows, why)
 
     def around(self, request: W) -> tuple[int, int, list[int]]:
@@ -139,13 +132,11 @@ class BatchQueue(Generic[W]):
         if line is not None:
             before = line.rows_before(request.turn_s)
             behind = line.rows - before
-        others = []
-        if len(self._lines) > 1:
-            others = [
-                other.rows
-                for other in islice(self._lines.values(), _LOOKED_AT)
-                if other is not line and other.requests[0].turn_s <= request.turn_s
-            ]
+        others = [
+            other.rows
+            for other in islice(self._lines.values(), _LOOKED_AT)
+            if other is not line and other.requests[0].turn_s <= request.turn_s
+        ]
         return before, behind, others
 
     def latest_start_s(self) -> float:
@@ -156,25 +147,6 @@ class BatchQueue(Generic[W]):
             line.first_deadline_s() - self._cost.service_s(min(line.rows, self._policy.max_batch_size))
             for line in self._lines.values()
         )
-
-    def _choose(self, now_s: float) -> tuple[Line[W], range]:
-        lines = sorted(self._lines.values(), key=_head_turn) if len(self._lines) > 1 else self._lines.values()
-        for line in lines:
-            window = choose_window(
-                line.requests,
-                max_rows=self._policy.max_batch_size,
-                now_s=now_s,
-                cost=self._cost,
-            )
-            if window is not None:
-                return line, window
-        line = max(lines, key=lambda line: line.requests[-1].deadline_s)
-        return line, range(len(line.requests) - 1, len(line.requests))
-
-    def _drop_skipped(self, line: Line[W], count: int, before_s: float) -> None:
-        for index in reversed(range(count)):
-            if line.requests[index].deadline_s < before_s:
-                self._hopeless += self._remove(line, index, index + 1)
 
     def pop_hopeless(self) -> list[W]:
         """Those who left the queue since the last call because they can no longer be answered in time."""
@@ -206,6 +178,11 @@ class BatchQueue(Generic[W]):
         self.rows = self.size_bytes = self._with_deadline = 0
         return requests
 
+    def _delay_ends_s(self) -> float:
+        """When whoever waits has waited for company long enough; no deadline is missed for it."""
+        ends_s = next(iter(self._by_arrival)).arrived_s + self._policy.max_queue_delay_s
+        return min(ends_s, self.latest_start_s()) if self._policy.max_queue_delay_s else ends_s
+
     def _insert(self, request: W) -> None:
         line = self._lines.get(request.group)
         if line is None:
@@ -235,6 +212,27 @@ class BatchQueue(Generic[W]):
         if not line.requests:
             del self._lines[group]
         return removed
+
+    def _choose(self, lines: Collection[Line[W]], now_s: float) -> tuple[Line[W], range]:
+        """Which line, and who of it, runs now."""
+        if len(lines) > 1:
+            lines = sorted(lines, key=_head_turn)
+        if not self._with_deadline or not self._cost.knows_something:
+            line = next(iter(lines))
+            return line, line.first(self._policy.max_batch_size)
+        for line in lines:
+            window = choose_window(line.requests, max_rows=self._policy.max_batch_size, now_s=now_s, cost=self._cost)
+            if window is not None:
+                return line, window
+        # By all that is known nobody can be answered in time; the youngest is tried, so that it is known for sure.
+        line = max(lines, key=lambda line: line.requests[-1].turn_s)
+        return line, range(len(line.requests) - 1, len(line.requests))
+
+    def _drop_due_before(self, line: Line[W], count: int, when_s: float) -> None:
+        """Of the first `count` of a line."""
+        for index in reversed(range(count)):
+            if line.requests[index].deadline_s < when_s:
+                self._hopeless += self._remove(line, index, index + 1)
 
     def _drop_expired(self, now_s: float) -> None:
         for line in list(self._lines.values()):

@@ -15,12 +15,12 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from redserve.batching.admission import Admission
-from redserve.batching.batch_queue import Batch, BatchQueue
+from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
-from redserve.batching.line import Waiting
 from redserve.batching.linger import LingerGate
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
+from redserve.batching.waiting import Batch, Waiting
 
 W = TypeVar("W", bound=Waiting)
 
@@ -208,7 +208,9 @@ class Dispatcher(Generic[W]):
                 self._lingering[worker] = None
                 return now_s + linger_s
 
-        batch = self._queue.take(now_s=now_s, is_draining=self._is_draining)
+        batch = self._queue.take(
+            now_s=now_s, is_draining=self._is_draining, others_free_s=self._admission.others_free_s(now_s)
+        )
         if batch is None:
             if self._is_draining:  # the rest has expired
                 instance.worker = None

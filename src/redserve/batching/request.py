@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from redserve.batching.line import Waiting
+from redserve.batching.waiting import Waiting
 from redserve.errors import ModelError, RedserveError
 
 P = TypeVar("P")

@@ -6,9 +6,8 @@ call_begins ──> call_ended ──> (where it failed, again with parts of the
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from redserve.batching.batch_queue import Batch
-from redserve.batching.line import Waiting
 from redserve.batching.observer import BatchReport
+from redserve.batching.waiting import Batch, Waiting
 
 W = TypeVar("W", bound=Waiting)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from redserve.batching.dispatcher import Dispatcher
-from redserve.batching.line import Waiting
 from redserve.batching.run import Run
+from redserve.batching.waiting import Waiting
 
 W = TypeVar("W", bound=Waiting)
 

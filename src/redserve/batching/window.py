@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from redserve.batching.cost import CostModel
-from redserve.batching.line import Waiting
+from redserve.batching.waiting import Waiting
 
 _SURE = 0.97  # of the rows that fit are likely to be in time: no later start is looked for
 

@@ -1,0 +1,61 @@
+"""What waits, and what runs together."""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+PATIENCE_S = 1.0
+"""A request without a deadline is overtaken by those due earlier than so long after its arrival, and by no others.
+
+So no stream of deadlines, however dense, keeps it waiting for ever.
+"""
+
+
+class Waiting:
+    """A place in the line; what waits there derives from it.
+
+    Attributes:
+        rows: How many rows of a batch it fills; >= 1.
+        group: Only requests of equal groups share a batch.
+        size_bytes: What it holds in memory, counted against `max_queue_bytes`.
+        arrived_s: When it came.
+        deadline_s: When its answer is due; `inf`: whenever it comes.
+        turn_s: What it is sorted by.
+    """
+
+    __slots__ = ("arrived_s", "deadline_s", "group", "rows", "size_bytes", "turn_s")
+
+    def __init__(
+        self,
+        arrived_s: float,
+        rows: int = 1,
+        group: Hashable = None,
+        size_bytes: int = 0,
+        deadline_s: float = math.inf,
+    ) -> None:
+        self.arrived_s = arrived_s
+        self.deadline_s = deadline_s
+        self.turn_s = arrived_s + PATIENCE_S if deadline_s == math.inf else deadline_s
+        self.rows = rows
+        self.group = group
+        self.size_bytes = size_bytes
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[W]):
+    """What runs together, first come first.
+
+    Attributes:
+        requests: At least one, all of one group.
+        rows: Of all of them.
+        why: `full` (no room for the next row), `delay` (the oldest has waited long enough), `linger` (an engine had
+            waited for it after its last batch) or `idle` (an engine was free).
+    """
+
+    requests: list[W]
+    rows: int
+    why: str
