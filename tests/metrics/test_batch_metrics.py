@@ -92,3 +92,31 @@ def test_other_buckets_for_the_same_registry_are_refused(registry):
 
     with pytest.raises(ValueError, match="other buckets"):
         BatchMetrics(registry, buckets=[1])
+
+
+def test_what_is_removed_is_gone_and_makes_room_for_others(registry):
+    metrics = BatchMetrics(registry)
+    for version in map(str, range(1, 251)):
+        recorder = metrics.watch("digits", version, lambda: 0, 1024)
+        recorder.record(Report())
+        recorder.close()
+        metrics.remove("digits", version)
+        metrics.remove("digits", version)
+    metrics.watch("digits", "251", lambda: 0, 1024).record(Report())
+
+    names = {
+        (sample.name, *sorted(sample.labels.items())) for family in registry.collect() for sample in family.samples
+    }
+    versions = {value for _, *labels in names for key, value in labels if key == "version"}
+    assert versions == {"251"}
+    assert registry.get_sample_value("inference_batches_total", {**DIGITS, "version": "251", "why": "idle"}) == 1
+
+
+def test_a_version_that_another_model_has_stays(registry):
+    metrics = BatchMetrics(registry)
+    for name in ("digits", "cats"):
+        metrics.watch(name, "1", lambda: 0, 1024).record(Report())
+    metrics.remove("cats", "1")
+
+    assert registry.get_sample_value("inference_batch_size_count", DIGITS) == 1
+    assert registry.get_sample_value("inference_batch_size_count", {"model": "cats", "version": "1"}) is None

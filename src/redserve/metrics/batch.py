@@ -78,6 +78,20 @@ class BatchMetrics:
         """
         return BatchRecorder(self._families, name, version, depth, limit)
 
+    def remove(self, name: str, version: str) -> None:
+        """Take the counts of a queue that is closed out of the exposition; one that is not there is no mistake."""
+        families = self._families
+        for histogram in (families.queue_wait, families.batch_size, families.compute):
+            histogram.remove(name, version)
+        for series, _, _ in families.batches.copy():
+            if series.values[:2] == (name, version):
+                families.batches.remove(*series.values)
+        left = [series.values for series, _, _ in families.batch_size.copy()]
+        if all(values[0] != name for values in left):
+            families.models.forget(name)
+        if all(values[1] != version for values in left):
+            families.versions.forget(version)
+
 
 class BatchRecorder:
     """Counts the batches of one queue; made by `BatchMetrics.watch`."""

@@ -35,3 +35,8 @@ class BoundedValues:
                 extra={"label": self._label, "limit": self._limit},
             )
         return OTHER
+
+    def forget(self, value: str) -> None:
+        """Make room: no series has this value any more."""
+        self._values.discard(value)
+        self._is_full = False

@@ -13,9 +13,9 @@ The probe is the example row, which ran at load; it goes through the same queue 
 where requests hang, in a batch of its own, so that it does not fail for a neighbour's row. A part of a failed batch
 that fails again is no further failure: it is the same one seen closer.
 
-Decision: a new version loads beside the old one, which takes twice the memory for that while. Unloading first would save
-it, and turn requests away for seconds, or for good where the new one does not load. Requests go to the new one from the
-turn of the loop on in which it is ready; the old one answers what it has taken, and then its memory is given back.
+Decision: a new version loads beside the old one, which takes twice the memory for that while. Unloading first would
+save it, and turn requests away for seconds, or for good where the new one does not load. Requests go to the new one
+from the turn of the loop on in which it is ready; the old one answers what it has taken, and then its memory is freed.
 
 Decision: what appears in a folder that is polled is loaded once two looks in a row saw the same files, since nothing
 says of a file that it is complete; so a change counts after one to two poll times.

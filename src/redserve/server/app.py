@@ -8,25 +8,20 @@ warm.
 
 import asyncio
 import importlib.metadata
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
-from redserve import demo
-from redserve.batching import BatchObserver
 from redserve.engine.base import Engine
-from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics, latency_buckets, metrics_app
+from redserve.metrics import BatchMetrics, DeadlineMetrics, latency_buckets, metrics_app
 from redserve.middleware import REDMiddleware
-from redserve.models import ModelRepository, ModelState, ServedModel
+from redserve.models import ModelRepository
 from redserve.server import admin, docs, failures, open_inference
 from redserve.server.api_keys import Keyring
 from redserve.server.asgi_door import InferenceDoor
@@ -34,6 +29,7 @@ from redserve.server.auth import PROBES, KeyGuard, scope_needed
 from redserve.server.bodies import Bodies
 from redserve.server.call import Terms
 from redserve.server.logs import AccessLog, configure_logging
+from redserve.server.model_set import ModelSeries, open_repository
 from redserve.server.service import InferenceService
 from redserve.server.settings import Settings
 from redserve.server.statistics import Statistics
@@ -71,7 +67,7 @@ def create_app(
     Args:
         settings: What to serve and how; from `REDSERVE_*` and its TOML file when not given.
         engines: Your own models by name: each a function that loads an engine, called in a thread. Without them, the
-            ONNX model that the settings name is served.
+            settings name the models.
         registry: Gets the metrics; prometheus_client's default when not given.
 
     Raises:
@@ -80,9 +76,11 @@ def create_app(
     if settings is None:  # as `uvicorn --factory` calls it: this is the server, and nobody else configures its log
         settings = Settings.load()
         configure_logging(settings.log_level)
-    statistics = Statistics(BatchMetrics(registry, buckets=_buckets(settings)))
-    repository = _repository(settings, engines, registry, statistics)
-    service = InferenceService(repository, terms=_terms(settings, repository, registry), statistics=statistics)
+    batches = BatchMetrics(registry, buckets=_buckets(settings))
+    statistics = Statistics(batches)
+    series = ModelSeries(registry, batches=batches, statistics=statistics)
+    repository = open_repository(settings, engines, statistics=statistics, series=series)
+    service = InferenceService(repository, terms=_terms(settings, registry), statistics=statistics)
     serving = Serving(settings, repository, service, settings.keyring())
     app = FastAPIOffline(
         title="redserve",
@@ -122,6 +120,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async def load() -> None:
         await serving.repository.load()
         serving.loaded.set()
+        await serving.repository.follow(serving.settings.poll_s)
 
     tasks = [asyncio.create_task(load()), asyncio.create_task(serving.keyring.follow())]
     try:
@@ -134,65 +133,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await serving.repository.drain(grace_s=0)  # connections are closed by now: nobody waits for what still runs
 
 
-def _onnx(settings: Settings) -> dict[str, Callable[[], Engine]]:
-    path = settings.model or demo.path()
-
-    def load() -> Engine:
-        from redserve.engine.onnx_runtime import OnnxRuntimeEngine  # seconds to import, and an extra of its own
-
-        return OnnxRuntimeEngine.load(
-            path,
-            device=settings.device,
-            device_id=settings.device_id,
-            intra_op_threads=settings.intra_op_threads,
-            provider_options=settings.provider_options,
-            session_options=settings.session_options,
-            batching=settings.batching,
-        )
-
-    return {settings.name or _name_of(path): load}
-
-
-def _name_of(path: Path) -> str:
-    """The file's name as a model's name: what would need quoting in a URL or a shell becomes `_`."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", path.stem).lstrip("._-") or "model"
-
-
-def _repository(
-    settings: Settings,
-    engines: Mapping[str, Callable[[], Engine]] | None,
-    registry: CollectorRegistry | None,
-    observer: BatchObserver,
-) -> ModelRepository:
-    metrics = ModelMetrics(registry)
-
-    def on_change(model: ServedModel) -> None:
-        metrics.ready(model.name, model.version, model.is_ready)
-        if model.state is ModelState.READY:
-            metrics.info(
-                model.name,
-                model.version,
-                provider=model.engine.provider,
-                batching=model.engine.batchability.mode,
-                max_batch_size=str(model.policy.max_batch_size),
-            )
-
-    options = settings.model_options()
-    is_demo = engines is None and settings.model is None
-    example = {"pixels": np.array([demo.samples()[7]["pixels"]], np.float32)} if is_demo else None
-    return ModelRepository(
-        (
-            ServedModel(name, load, options=options, observer=observer, example=example)
-            for name, load in (engines or _onnx(settings)).items()
-        ),
-        on_change=on_change,
-    )
-
-
-def _terms(settings: Settings, repository: ModelRepository, registry: CollectorRegistry | None) -> Terms:
-    metrics = DeadlineMetrics(registry)
-    for model in repository:
-        metrics.expect(model.name)
+def _terms(settings: Settings, registry: CollectorRegistry | None) -> Terms:
     return Terms(
         bodies=Bodies(
             max_body_bytes=settings.max_body_mib * 2**20,
@@ -200,7 +141,7 @@ def _terms(settings: Settings, repository: ModelRepository, registry: CollectorR
             timeout_s=settings.body_timeout_s,
         ),
         deadlines=settings.deadlines(),
-        missed=metrics.missed,
+        missed=DeadlineMetrics(registry).missed,
         overload_status=settings.overload_status,
     )
 
@@ -214,12 +155,13 @@ def _buckets(settings: Settings) -> tuple[float, ...]:
 
 
 def _document(app: FastAPI, serving: Serving) -> None:
-    """Add `/predict` and the keys to the OpenAPI page, as models and keys stand when somebody asks."""
+    """Add what the door serves and the keys to the OpenAPI page, as models and keys stand when somebody asks."""
     routes_only = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = routes_only()
-        paths = {**docs.predict_paths(list(serving.repository)), **schema.get("paths", {})}
+        models = list(serving.repository)
+        paths = {**(docs.predict_paths(models) if models else {}), **schema.get("paths", {})}
         keys = serving.keyring.keys
         return docs.with_keys({**schema, "paths": paths}, lambda path: scope_needed(path, keys) is not None)
 

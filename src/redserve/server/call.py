@@ -198,6 +198,13 @@ class Call:
 
         def is_made(future: asyncio.Future[T]) -> None:
             bodies.release(holds_bytes)
+            try:
+                go_on(future)
+            finally:
+                if model is not None:
+                    model.let_go()
+
+        def go_on(future: asyncio.Future[T]) -> None:
             if future.cancelled():
                 return
             error = future.exception()
@@ -216,7 +223,11 @@ class Call:
         except RedserveError as error:
             self.fail(error)
             return
-        asyncio.get_running_loop().run_in_executor(None, make).add_done_callback(is_made)
+        future = asyncio.get_running_loop().run_in_executor(None, make)
+        model = self._endpoint.model if self._endpoint is not None else None
+        if model is not None:  # which another version may replace meanwhile
+            model.hold()
+        future.add_done_callback(is_made)
 
     def _succeed(self, encoded: Encoded, result: Answer[list[Array]]) -> None:
         queue_ms, compute_ms = 1000 * result.queue_s, 1000 * result.compute_s

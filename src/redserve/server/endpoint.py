@@ -1,10 +1,12 @@
 """One ready model as the service speaks for it: its wire formats, each made when it is first asked for."""
 
+from dataclasses import replace
 from functools import cached_property
 
 from redserve.errors import UnsupportedMediaType
 from redserve.models import ServedModel
 from redserve.protocol import Codec, Npy, OctetStream, OpenInference, PredictJson
+from redserve.server.deadlines import Deadlines
 from redserve.server.statistics import ModelStatistics
 
 _JSON = b"application/json"
@@ -15,14 +17,22 @@ _ROWS = b"application/octet-stream"
 class Endpoint:
     """A model, its codecs and its statistics.
 
-    Attributes:
+    Args:
         model: That answers.
         statistics: Told how its requests ended.
+        deadlines: The server's; those of the model have the budget that its options name.
+
+    Attributes:
+        model: The same.
+        statistics: The same.
+        deadlines: When answers of this model are due.
     """
 
-    def __init__(self, model: ServedModel, statistics: ModelStatistics) -> None:
+    def __init__(self, model: ServedModel, statistics: ModelStatistics, deadlines: Deadlines) -> None:
         self.model = model
         self.statistics = statistics
+        timeout_s = model.options.timeout_s
+        self.deadlines = deadlines if timeout_s is None else replace(deadlines, default_s=timeout_s)
         engine = model.engine
         json = PredictJson(
             engine.inputs,
@@ -77,6 +87,7 @@ class Endpoint:
                 model_name=self.model.name,
                 model_version=self.model.version,
                 row_wise=engine.batchability.is_row_wise,
+                labels=self.model.labels,
             )
         except ValueError as error:
             raise UnsupportedMediaType(f"model {self.model.name!r} is not served here: {error}") from error

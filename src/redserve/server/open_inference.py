@@ -37,7 +37,7 @@ _STATES = {
     ModelState.LOADING: "LOADING",
     ModelState.READY: "READY",
     ModelState.FAILED: "UNAVAILABLE",
-    ModelState.STOPPED: "UNAVAILABLE",
+    ModelState.STOPPED: "UNLOADING",
 }
 
 
@@ -123,18 +123,16 @@ async def _all_statistics(request: Request) -> Response:
 
 
 async def _index(request: Request) -> Response:
-    """Every model; with `{"ready": true}` those that take requests."""
+    """Every version; with `{"ready": true}` those that take requests. What was never loaded has a name only."""
     only_ready = _only_ready(await _control_body(request))
+    rows = await request.app.state.redserve.repository.index()
     return _json(
         [
-            {
-                "name": model.name,
-                "version": model.version,
-                "state": _STATES[model.state],
-                "reason": model.reason,
-            }
-            for model in request.app.state.redserve.repository
-            if not only_ready or model.state is ModelState.READY
+            {"name": row.name}
+            if row.state is None
+            else {"name": row.name, "version": row.version, "state": _STATES[row.state], "reason": row.reason}
+            for row in rows
+            if not only_ready or row.state is ModelState.READY
         ]
     )
 

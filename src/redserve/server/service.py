@@ -6,7 +6,7 @@ infer(target, headers, body) -> repository -> Endpoint: codec -> Call -> Reply(b
 from collections.abc import Callable, Mapping
 
 from redserve.errors import RedserveError
-from redserve.models import ModelRepository, ServedModel
+from redserve.models import ModelRepository, ModelState, ServedModel
 from redserve.protocol import Codec
 from redserve.server.call import Call, Terms
 from redserve.server.deadlines import HEADER as TIMEOUT_MS
@@ -56,8 +56,8 @@ class InferenceService:
         try:
             model = self.repository.get(target.model or None, target.version or None)
             call.model = model.name
-            call.deadline_s = self.terms.deadlines.deadline_s(headers.get(TIMEOUT_MS, b""), arrived_s=arrived_s)
             endpoint = self._endpoint_of(model)
+            call.deadline_s = endpoint.deadlines.deadline_s(headers.get(TIMEOUT_MS, b""), arrived_s=arrived_s)
             if target.is_open_inference:
                 codec: Codec = endpoint.open_inference
             else:
@@ -70,12 +70,17 @@ class InferenceService:
 
     def model_label(self, model_name: str) -> str:
         """The `model` label of a request for `model_name`, served or not yet; empty where there is no such model."""
-        names = [model.name for model in self.repository if model_name in ("", model.name)]
+        if model_name:
+            return model_name if model_name in self.repository else ""
+        names = [model.name for model in self.repository]
         return names[0] if len(names) == 1 else ""
 
     def _endpoint_of(self, model: ServedModel) -> Endpoint:
         key = (model.name, model.version)
         endpoint = self._endpoints.get(key)
         if endpoint is None or endpoint.model is not model:
-            endpoint = self._endpoints[key] = Endpoint(model, self.statistics.of(*key))
+            self._endpoints = {
+                key: kept for key, kept in self._endpoints.items() if kept.model.state is not ModelState.STOPPED
+            }
+            endpoint = self._endpoints[key] = Endpoint(model, self.statistics.of(*key), self.terms.deadlines)
         return endpoint

@@ -1,44 +1,48 @@
 """What the server is told: flags, then `REDSERVE_*` variables, then a TOML file, then defaults.
 
-The only file that reads the environment, and the only one that speaks milliseconds: they become seconds here.
+The only file that reads the environment. Milliseconds become seconds here, and in `model_settings.py`, which has the
+settings that may differ from model to model.
 """
 
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from redserve.batching import BatchPolicy
-from redserve.models import ModelOptions
 from redserve.server.api_keys import SCOPES, ApiKeys, Keyring
 from redserve.server.deadlines import Deadlines
+from redserve.server.model_settings import ModelSettings
 
 SECRETS = frozenset(f"{scope}_keys" for scope in SCOPES)
 """Settings that are no flags: whoever may list processes sees those."""
 
 
-class Settings(BaseSettings):
+class Settings(ModelSettings, BaseSettings):
     """Every setting of `redserve serve`; a wrong one, and an unknown flag or line of the file, is refused by name."""
 
     model_config = SettingsConfigDict(
         env_prefix="REDSERVE_",
-        extra="forbid",
-        frozen=True,
         env_ignore_empty=True,
-        protected_namespaces=(),
-        use_attribute_docstrings=True,  # they are the help texts of the command line
         hide_input_in_errors=True,  # it may be a key
     )
 
     model: Path | None = None
-    """the ONNX file to serve; without one, the embedded digits demo"""
+    """the ONNX file to serve; without one, and without --repository, the embedded digits demo"""
     config: Path | None = None
     """the TOML file to read settings from"""
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """its name in URLs and labels (default: that of the file)"""
+    repository: Path | None = None
+    """a folder of models to serve in place of one: NAME/VERSION/model.onnx, or NAME.onnx"""
+    repository_mode: Literal["none", "poll", "explicit"] = "none"
+    """when that folder counts: at start; every --poll-s seconds; or by requests to load and unload"""
+    poll_s: float = Field(5.0, gt=0)
+    """seconds between two looks at the folder"""
+    load_models: str = ""
+    """names of the models that are loaded at start in the mode explicit, separated by commas"""
     host: str = "127.0.0.1"
     """address to listen on"""
     port: int = Field(8000, ge=0, le=65535)
@@ -53,34 +57,10 @@ class Settings(BaseSettings):
     """API keys for the index and the documentation, separated by commas"""
     workers: int = 1
     """processes; more than one is refused for now"""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """auto takes a GPU that works; cuda refuses to start without one"""
-    device_id: int = Field(0, ge=0)
-    """which GPU"""
-    intra_op_threads: int | None = Field(None, ge=1)
-    """CPU threads that share one run (default: all cores)"""
-    session_options: dict[str, str] = {}
-    """an entry of ONNX Runtime's session configuration; may be repeated"""
-    provider_options: dict[str, str] = {}
-    """an option of the execution provider; may be repeated"""
-    batching: Literal["auto", "on", "off"] = "auto"
-    """whether requests share a run; auto asks the model"""
-    max_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """rows run together, at most; auto measures which size is best"""
-    max_queue_delay_ms: float = Field(0.0, ge=0, le=60_000)
-    """how long the oldest row waits for company; 0 runs what is there"""
-    slo_ms: float | None = Field(None, gt=0, le=3_600_000)
-    """answer within this or refuse: the budget of requests that name none, and the bound of the queue"""
-    request_timeout_ms: float = Field(30_000.0, gt=0, le=3_600_000)
-    """budget of a request that names none in X-Request-Timeout-Ms, without --slo-ms"""
     max_request_timeout_ms: float = Field(60_000.0, gt=0, le=3_600_000)
     """budget of a request that names more"""
     overload_status: int = 503
     """status of what is refused because too much waits: 503, or 429 for load balancers that drop servers over a 503"""
-    max_queue_rows: int = Field(1024, ge=1)
-    """rows that may wait; more are refused"""
-    max_queue_mib: int = Field(256, ge=1)
-    """MiB of tensors that may wait, and of bodies that may be on their way"""
     max_body_mib: int = Field(16, ge=1, le=2048)
     """MiB that a request body may have"""
     body_timeout_s: float = Field(20.0, gt=0)
@@ -91,20 +71,37 @@ class Settings(BaseSettings):
     """seconds for the headers of a request"""
     max_connections: int = Field(4096, ge=1)
     """connections that may be open; more are refused with 503"""
-    max_run_s: float = Field(60.0, gt=0)
-    """seconds after which a batch is cut off"""
     drain_delay_s: float = Field(0.0, ge=0)
     """seconds after SIGTERM in which it is not ready but still serves, for load balancers to notice"""
     grace_s: int = Field(30, ge=0)
     """seconds for what is in flight, after SIGTERM"""
-    finite: bool | None = None
-    """refuse rows with NaN or infinity (default: at /predict yes, under /v2 no)"""
     latency_slo_ms: float | None = Field(None, gt=0)
     """make this latency an exact histogram bound, with fine ones around it (default: that of --slo-ms)"""
     access_log: bool = False
     """one JSON line a request on standard output"""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """of the server's own log, on standard error"""
+
+    @field_validator("repository")
+    @classmethod
+    def _one_or_the_other(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and (info.data.get("model") is not None or info.data.get("name") is not None):
+            raise ValueError("serve one model or a repository, not both: its folders and files have the names")
+        return value
+
+    @field_validator("repository_mode")
+    @classmethod
+    def _has_a_repository(cls, value: str, info: ValidationInfo) -> str:
+        if value != "none" and info.data.get("repository") is None:
+            raise ValueError("there is no repository: name one")
+        return value
+
+    @field_validator("load_models")
+    @classmethod
+    def _is_explicit(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("repository_mode") != "explicit":
+            raise ValueError("is for the repository mode explicit; in the others all models are loaded")
+        return value
 
     @field_validator("workers")
     @classmethod
@@ -174,17 +171,3 @@ class Settings(BaseSettings):
         """The part that says when answers are due; milliseconds become seconds."""
         default_ms = self.slo_ms or self.request_timeout_ms
         return Deadlines(default_s=default_ms / 1000, max_s=self.max_request_timeout_ms / 1000)
-
-    def model_options(self) -> ModelOptions:
-        """The part that says how the model is served; milliseconds become seconds."""
-        return ModelOptions(
-            max_batch_size=None if self.max_batch_size == "auto" else self.max_batch_size,
-            policy=BatchPolicy(
-                max_queue_delay_s=self.max_queue_delay_ms / 1000,
-                max_queue_rows=self.max_queue_rows,
-                max_queue_bytes=self.max_queue_mib * 2**20,
-                slo_s=None if self.slo_ms is None else self.slo_ms / 1000,
-            ),
-            finite=self.finite,
-            max_run_s=self.max_run_s,
-        )

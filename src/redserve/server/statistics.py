@@ -102,6 +102,10 @@ class Statistics:
         """Those of one version of one model, from its first mention on."""
         return self._of.setdefault((name, version), ModelStatistics())
 
+    def remove(self, name: str, version: str) -> None:
+        """Forget those of a model that is unloaded; one that is not there is no mistake."""
+        self._of.pop((name, version), None)
+
     def watch(self, name: str, version: str, depth: Callable[[], int], limit: int) -> "_Recorder":
         """See `BatchObserver`."""
         return _Recorder(self.of(name, version), self._observer.watch(name, version, depth, limit))
