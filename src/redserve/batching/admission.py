@@ -72,11 +72,10 @@ class Admission(Generic[W]):
         now_s = first.arrived_s
         try:
             if first.deadline_s != math.inf and len(self._queue):
-                self._check(first, sum([request.rows for request in requests]), now_s)
+                self._check(first, _rows(requests), now_s)
             self._queue.offer(*requests)
         except QueueFull as full:
-            rows = sum(request.rows for request in requests)
-            over_rows = full.waiting + rows - full.limit if full.unit == "rows" else rows
+            over_rows = _rows(requests) + (full.waiting - full.limit if full.unit == "rows" else 0)
             full.retry_after_s = self._room_s(over_rows, now_s)
             raise
 
@@ -104,15 +103,15 @@ class Admission(Generic[W]):
                 raise QueueFull(waiting=self._queue.rows, limit=limit)
 
     def _finish_s(self, first: W, rows: int, now_s: float) -> float:
+        """When the last of `rows` is answered that come with `first`."""
+        service_s, full_rows = self._cost.service_s, self._full_rows
         before, behind, others = self._queue.around(first)
-        full_rows = self._full_rows
-        through = before + rows
-        batches_before = math.ceil(through / full_rows) - 1
-        ahead_s = batches_before * self._cost.service_s(round(full_rows))
+        batches_before = math.ceil((before + rows) / full_rows) - 1
+        own_rows = max(before + rows - batches_before * full_rows + behind, self._usual_rows)
+        ahead_s = batches_before * service_s(round(full_rows))
         for other in others:
-            ahead_s += math.ceil(other / full_rows) * self._cost.service_s(min(other, round(full_rows)))
-        own_rows = max(through - batches_before * full_rows + behind, self._usual_rows)
-        own_s = self._cost.service_s(math.ceil(min(own_rows, full_rows)))
+            ahead_s += math.ceil(other / full_rows) * service_s(min(other, round(full_rows)))
+        own_s = service_s(math.ceil(min(own_rows, full_rows)))
         return self._free_s(now_s) + ahead_s / self._active() + own_s
 
     def _room_s(self, rows: int, now_s: float) -> float | None:
@@ -135,9 +134,14 @@ class Admission(Generic[W]):
         """When the next engine is free; `inf`: never."""
         if len(self._running) < self._active() - besides:
             return now_s
-        expected_s = (run.taken_s + self._cost.service_s(run.batch.rows) for run in self._running.values())
-        return now_s + min((abs(end_s - now_s) for end_s in expected_s), default=math.inf)
+        service_s = self._cost.service_s
+        ends_s = [run.taken_s + service_s(run.batch.rows) for run in self._running.values()]
+        return now_s + min([abs(end_s - now_s) for end_s in ends_s], default=math.inf)
 
     def _active(self) -> int:
         """Instances that are not stuck; one, where all are."""
         return max(sum([instance.worker is not None for instance in self._instances]), 1)
+
+
+def _rows(requests: Sequence[Waiting]) -> int:
+    return sum([request.rows for request in requests])

@@ -35,6 +35,7 @@ class BatchQueue(Generic[W]):
 
     def __init__(self, policy: BatchPolicy, cost: CostModel | None = None) -> None:
         self._policy = policy
+        self._max_rows = policy.max_batch_size
         self._cost = cost or CostModel({})
         self._by_arrival: OrderedDict[W, None] = OrderedDict()
         self._lines: dict[Hashable, Line[W]] = {}
@@ -69,9 +70,10 @@ class BatchQueue(Generic[W]):
             QueueFull: Their rows or bytes do not fit beside what waits.
         """
         rows = size_bytes = 0
+        max_rows = self._max_rows
         for request in requests:
-            if not 1 <= request.rows <= self._policy.max_batch_size:
-                raise ValueError(f"{request.rows} rows do not fit a batch of 1 to {self._policy.max_batch_size}")
+            if not 1 <= request.rows <= max_rows:
+                raise ValueError(f"{request.rows} rows do not fit a batch of 1 to {max_rows}")
             rows += request.rows
             size_bytes += request.size_bytes
         if self._by_arrival:
@@ -115,7 +117,7 @@ class BatchQueue(Generic[W]):
         is_last = window.stop == len(line.requests)
         requests = self._remove(line, window.start, window.stop)
         rows = sum([request.rows for request in requests])
-        if rows == self._policy.max_batch_size or not is_last:
+        if rows == self._max_rows or not is_last:
             why = "full"
         if window.start:
             again_s = min(now_s + self._cost.service_s(rows), others_free_s)
@@ -128,15 +130,10 @@ class BatchQueue(Generic[W]):
         Of more groups than `_LOOKED_AT` some are overlooked, rather than that each newcomer looks at all of them.
         """
         line = self._lines.get(request.group)
-        before = behind = 0
-        if line is not None:
-            before = line.rows_before(request.turn_s)
-            behind = line.rows - before
-        others = [
-            other.rows
-            for other in islice(self._lines.values(), _LOOKED_AT)
-            if other is not line and other.requests[0].turn_s <= request.turn_s
-        ]
+        before = line.rows_before(request.turn_s) if line else 0
+        behind = line.rows - before if line else 0
+        lines = islice(self._lines.values(), _LOOKED_AT) if len(self._lines) > 1 else ()
+        others = [other.rows for other in lines if other is not line and _head_turn(other)[0] <= request.turn_s]
         return before, behind, others
 
     def latest_start_s(self) -> float:
@@ -144,7 +141,7 @@ class BatchQueue(Generic[W]):
         if not self._with_deadline:
             return math.inf
         return min(
-            line.first_deadline_s() - self._cost.service_s(min(line.rows, self._policy.max_batch_size))
+            line.first_deadline_s() - self._cost.service_s(min(line.rows, self._max_rows))
             for line in self._lines.values()
         )
 
@@ -188,7 +185,7 @@ class BatchQueue(Generic[W]):
         if line is None:
             line = self._lines[request.group] = Line()
         line.insert(request)
-        if line.rows >= self._policy.max_batch_size:
+        if line.rows >= self._max_rows:
             self._full[request.group] = None
         self._by_arrival[request] = None
         self.rows += request.rows
@@ -200,14 +197,16 @@ class BatchQueue(Generic[W]):
         removed = line.requests[start:stop]
         del line.requests[start:stop]
         group = removed[0].group
+        rows = 0
         for request in removed:
             del self._by_arrival[request]
-            line.rows -= request.rows
-            self.rows -= request.rows
+            rows += request.rows
             self.size_bytes -= request.size_bytes
             if request.deadline_s != math.inf:
                 self._with_deadline -= 1
-        if line.rows < self._policy.max_batch_size:
+        line.rows -= rows
+        self.rows -= rows
+        if line.rows < self._max_rows:
             self._full.pop(group, None)
         if not line.requests:
             del self._lines[group]
@@ -219,9 +218,9 @@ class BatchQueue(Generic[W]):
             lines = sorted(lines, key=_head_turn)
         if not self._with_deadline or not self._cost.knows_something:
             line = next(iter(lines))
-            return line, line.first(self._policy.max_batch_size)
+            return line, line.first(self._max_rows)
         for line in lines:
-            window = choose_window(line.requests, max_rows=self._policy.max_batch_size, now_s=now_s, cost=self._cost)
+            window = choose_window(line.requests, max_rows=self._max_rows, now_s=now_s, cost=self._cost)
             if window is not None:
                 return line, window
         # By all that is known nobody can be answered in time; the youngest is tried, so that it is known for sure.

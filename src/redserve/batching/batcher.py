@@ -234,7 +234,8 @@ class Batcher(Generic[P, R]):
     def _queue(self, *requests: Request[P, R]) -> None:
         """All of them, which are one request, and have them run; whatever else this turn of the loop brings joins."""
         self._dispatcher.offer(*requests)
-        self._crew.expiry.watch(requests[0].deadline_s)
+        if requests[0].deadline_s != math.inf:
+            self._crew.expiry.watch(requests[0].deadline_s)
         if not self._is_flush_armed:
             self._is_flush_armed = True
             self.loop.call_soon(self._flush, context=self._context)
