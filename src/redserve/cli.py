@@ -1,4 +1,4 @@
-"""The `redserve` command: `serve` a model, `inspect` one."""
+"""The `redserve` command: `serve` models, `inspect` one, `check` a folder of them."""
 
 import argparse
 import importlib.metadata
@@ -49,6 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--intra-op-threads", type=int, metavar="N", help="as for serve")
     inspect.add_argument("--batching", choices=("auto", "on", "off"), default="auto", help="as for serve")
     inspect.set_defaults(run=_inspect)
+    check = commands.add_parser(
+        "check",
+        help="say whether a folder of models can be served",
+        description="Read the configuration of each model in a folder and load each version that is to serve once, "
+        "without serving any. One line a model; ends with 1 when something is wrong.",
+    )
+    check.add_argument("repository", type=Path, metavar="DIR", help="as for serve --repository")
+    check.add_argument("--device", choices=("auto", "cuda", "cpu"), help="in place of what the configurations say")
+    check.set_defaults(run=_check)
     return parser
 
 
@@ -127,6 +136,28 @@ def _inspect(arguments: argparse.Namespace) -> int:
     print("\n".join(curve_table(curve)))
     print(f"            the smallest size within 5 % of the best rate: {choose_max_batch_size(curve)}")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from redserve.server.check import check
+    from redserve.server.model_settings import ModelSettings
+
+    status, found = 0, 0
+    try:
+        for finding in check(arguments.repository, ModelSettings.model_validate({}), device=arguments.device):
+            found += 1
+            versions = ", ".join(finding.versions) or "none"
+            print(f"{'error' if finding.problems else 'ok':<6} {finding.name}  versions: {versions}", flush=True)
+            for problem in finding.problems:
+                status = 1
+                print(f"       {problem}", flush=True)
+    except OSError as error:
+        print(f"redserve: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    if not found:
+        print(f"redserve: there is no model in {arguments.repository}", file=sys.stderr)
+        return 1
+    return status
 
 
 if __name__ == "__main__":

@@ -78,6 +78,22 @@ def prepare(
     return Prepared(tuple(engines), runners, max_batch_size, curve, _run_example(engine, runners[0], sample))
 
 
+def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
+    """Load one engine, hold the options against it, and free it; blocks.
+
+    Raises:
+        ModelLoadError: It cannot be loaded, or not be run as asked.
+    """
+    engine = load_engine()
+    try:
+        _check_labels(engine, options)
+        if options.sample is not None:
+            _sample_of(engine, options.sample)
+        _possible_batch_size(engine, options.max_batch_size)
+    finally:
+        engine.close()
+
+
 def _possible_batch_size(engine: Engine, wanted: int | None) -> int | None:
     mode, rows = engine.batchability.mode, engine.batchability.rows
     if mode == "dynamic":

@@ -16,7 +16,7 @@ from redserve.errors import ModelNotReady, RedserveError, ShuttingDown, TooManyR
 from redserve.models.daemon import in_daemon_thread
 from redserve.models.monitor import Monitor
 from redserve.models.options import ModelOptions
-from redserve.models.prepare import Outputs, prepare
+from redserve.models.prepare import Outputs, prepare, try_out
 
 logger = logging.getLogger("redserve.models")
 
@@ -76,6 +76,7 @@ class ServedModel:
         self.on_change: Callable[[ServedModel], None] = lambda model: None
         self.curve: tuple[CurvePoint, ...] = ()
         self.example: tuple[Tensors, Outputs] | None = None
+        self._load_engine = load_engine
         self._prepare = partial(prepare, load_engine, self.options, example=example)
         self._observer = observer
         self._engines: tuple[Engine, ...] = ()
@@ -114,6 +115,14 @@ class ServedModel:
     def queued_rows(self) -> int:
         """Rows that wait for a batch."""
         return self._batcher.queued_rows if self._batcher is not None else 0
+
+    def try_out(self) -> None:
+        """Load one engine, hold the options against it, and free it, whatever the state; blocks.
+
+        Raises:
+            ModelLoadError: It cannot be loaded as the options say.
+        """
+        try_out(self._load_engine, self.options)
 
     async def load(self) -> None:
         """Load, measure, warm up; then `state` is `ready`, or `failed` with the reason."""

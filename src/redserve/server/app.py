@@ -22,7 +22,7 @@ from redserve.engine.base import Engine
 from redserve.metrics import BatchMetrics, DeadlineMetrics, latency_buckets, metrics_app
 from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository
-from redserve.server import admin, docs, failures, open_inference
+from redserve.server import admin, docs, docs_open_inference, failures, open_inference
 from redserve.server.api_keys import Keyring
 from redserve.server.asgi_door import InferenceDoor
 from redserve.server.auth import PROBES, KeyGuard, scope_needed
@@ -66,8 +66,8 @@ def create_app(
 
     Args:
         settings: What to serve and how; from `REDSERVE_*` and its TOML file when not given.
-        engines: Your own models by name: each a function that loads an engine, called in a thread. Without them, the
-            settings name the models.
+        engines: Your own models by name: each a function that loads an engine, called in a thread, once for each
+            instance. Without them, the settings name the models.
         registry: Gets the metrics; prometheus_client's default when not given.
 
     Raises:
@@ -161,7 +161,8 @@ def _document(app: FastAPI, serving: Serving) -> None:
     def openapi() -> dict[str, Any]:
         schema = routes_only()
         models = list(serving.repository)
-        paths = {**(docs.predict_paths(models) if models else {}), **schema.get("paths", {})}
+        inference = docs.predict_paths(models) if models else {}
+        paths = {**inference, **docs_open_inference.paths(models), **schema.get("paths", {})}
         keys = serving.keyring.keys
         return docs.with_keys({**schema, "paths": paths}, lambda path: scope_needed(path, keys) is not None)
 

@@ -9,10 +9,13 @@ import numpy as np
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
 from redserve.engine.tensors import TensorSpec
-from redserve.models import ServedModel
+from redserve.models import ModelState, ServedModel
 from redserve.server.api_keys import SCOPES, ApiKeys
 from redserve.server.app import Serving
 from redserve.server.docs import MAX_EXAMPLE_BYTES, example_of
+
+MAX_DESCRIBED = 2
+"""More models have a line each."""
 
 
 def banner(serving: Serving, host: str, port: int) -> str:
@@ -21,10 +24,17 @@ def banner(serving: Serving, host: str, port: int) -> str:
     base = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
     keys = serving.keyring.keys
     lines = [f"redserve is ready at {base}", ""]
-    for model in serving.repository:
-        lines += [*describe(model.engine, name=model.name), *_batching(model), ""]
-        if model.example is not None:
-            lines += ["  try it:", f"    {curl_line(model, base, needs_key=keys.guards('inference'))}", ""]
+    models = list(serving.repository)
+    ready = [model for model in models if model.state is ModelState.READY]
+    if len(models) > MAX_DESCRIBED or len(ready) < len(models):
+        lines += [*map(_in_one_line, models), ""]
+    else:
+        for model in models:
+            lines += [*describe(model.engine, name=model.name), *_batching(model), ""]
+    if serving.settings.repository is not None:
+        lines += _repository(serving)
+    for model in [model for model in ready if model.example is not None][:MAX_DESCRIBED]:
+        lines += ["  try it:", f"    {curl_line(model, base, needs_key=keys.guards('inference'))}", ""]
     lines += _access(keys, host)
     lines += [f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
     return "\n".join(lines)
@@ -62,6 +72,27 @@ def curl_line(model: ServedModel, base: str, *, needs_key: bool = False) -> str:
     if example is not None and len(example[0]) <= MAX_EXAMPLE_BYTES:
         return f"{head} -d {shlex.quote(example[0].decode())}"
     return f"{_python_example(model)} | {head} -d @-"
+
+
+def _in_one_line(model: ServedModel) -> str:
+    if model.state is not ModelState.READY:
+        return f"  model     {model.name}, version {model.version}: {model.state}: {model.reason}"
+    rows = model.policy.max_batch_size
+    batching = f"up to {rows} rows a batch" if model.engine.batchability.is_row_wise else "one request at a time"
+    return f"  model     {model.name}, version {model.version}: {model.engine.provider}, {batching}"
+
+
+def _repository(serving: Serving) -> list[str]:
+    settings = serving.settings
+    when = {
+        "none": "read at start",
+        "poll": f"looked at every {settings.poll_s:g} s",
+        "explicit": "models are loaded and unloaded by request: POST /v2/repository/models/NAME/load",
+    }
+    lines = [f"  folder    {settings.repository}: {when[settings.repository_mode]}"]
+    if settings.repository_mode == "explicit" and not serving.keyring.keys.guards("admin"):
+        lines.append("  warning   whoever may use this server may load and unload models: see --api-keys-file")
+    return [*lines, ""]
 
 
 def _access(keys: ApiKeys, host: str) -> list[str]:

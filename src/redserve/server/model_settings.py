@@ -12,8 +12,10 @@ ids = [[101, 2023, 102]]
 """
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
@@ -22,6 +24,8 @@ from redserve.batching import BatchPolicy
 from redserve.engine.base import Engine
 from redserve.engine.onnx_options import Option, usable_cpus
 from redserve.models import ModelOptions, Plan, VersionPolicy
+
+Device = Literal["auto", "cuda", "cpu"]
 
 
 class ModelSettings(BaseModel):
@@ -34,7 +38,7 @@ class ModelSettings(BaseModel):
         use_attribute_docstrings=True,  # they are the help texts of the command line
     )
 
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Device = "auto"
     """auto takes a GPU that works; cuda refuses to start without one"""
     device_id: int = Field(0, ge=0)
     """which GPU"""
@@ -127,6 +131,15 @@ class ModelConfig(ModelSettings):
     """one row that is known to run, as (nested) lists by input"""
 
     @classmethod
+    def of(cls, defaults: ModelSettings, given: Mapping[str, Any] = MappingProxyType({})) -> Self:
+        """What is given, and of the rest the defaults.
+
+        Raises:
+            ValidationError: Something given is wrong or unknown.
+        """
+        return cls(**({name: getattr(defaults, name) for name in ModelSettings.model_fields} | dict(given)))
+
+    @classmethod
     def read(cls, path: Path, defaults: ModelSettings) -> Self:
         """What the file says, and of the rest the defaults; blocks.
 
@@ -136,7 +149,7 @@ class ModelConfig(ModelSettings):
         """
         try:
             given = tomllib.loads(path.read_text("utf-8"))
-            config = cls(**{**{name: getattr(defaults, name) for name in ModelSettings.model_fields}, **given})
+            config = cls.of(defaults, given)
         except ValidationError as error:
             known = ", ".join(sorted(cls.model_fields))
             wrong = [
@@ -162,16 +175,22 @@ class ModelConfig(ModelSettings):
         return replace(super().model_options(), labels=self.labels, sample=self.sample)
 
 
-def plan(name: str, config: Path | None, *, defaults: ModelSettings) -> Plan:
+def plan(name: str, config: Path | None, *, defaults: ModelSettings, device: Device | None = None) -> Plan:
     """What `config`, where there is one, says of a model; blocks. Fits `models.source.Configure`.
+
+    Args:
+        name: The model's.
+        config: The file, where it has one.
+        defaults: What holds where that says nothing.
+        device: In place of what it says.
 
     Raises:
         ValueError: A line is wrong or unknown; names the file and the key.
         OSError: It, or a file that it names, cannot be read.
     """
-    if config is None:
-        return Plan(load_engine=defaults.load_engine, options=defaults.model_options())
-    settings = ModelConfig.read(config, defaults)
+    settings = ModelConfig.of(defaults) if config is None else ModelConfig.read(config, defaults)
+    if device is not None:
+        settings = settings.model_copy(update={"device": device})
     return Plan(load_engine=settings.load_engine, options=settings.model_options(), versions=settings.versions)
 
 

@@ -20,7 +20,6 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from redserve.models import ModelState
 from redserve.server.app import Serving, create_app
 from redserve.server.backlog import close_and_take_backlog
 from redserve.server.banner import banner
@@ -39,7 +38,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a signal ends it, or the model cannot be loaded.
+    """Serve until a signal ends it, or a model cannot be loaded that nobody can put right while it runs.
 
     Returns:
         The exit status: 0 after a drain; 1 when the port was taken, a model could not be loaded, the grace time did not
@@ -174,10 +173,10 @@ class Server(uvicorn.Server):
         await self._serving.loaded.wait()
         if self.should_exit:
             return
-        failed = [model for model in self._serving.repository if model.state is ModelState.FAILED]
-        for model in failed:
-            print(f"redserve: model {model.name!r} cannot be served: {model.reason}", file=sys.stderr, flush=True)
-        if failed:
+        failed = self._serving.repository.not_ready()
+        for name, reason in failed.items():
+            print(f"redserve: model {name!r} cannot be served: {reason}", file=sys.stderr, flush=True)
+        if failed and self._serving.repository.mode == "none":  # else what is wrong may be put right while it runs
             self.exit_status = 1
             self.should_exit = True
             return
