@@ -95,7 +95,8 @@ class ModelRepository(RunningModels):
             if versions.problem:
                 rows.append(Row(name, "", ModelState.FAILED, versions.problem))
         rows += [
-            Row(model.name, model.version, model.state, "its last requests are answered") for model in self._retiring
+            Row(model.name, model.version, ModelState.STOPPED, "its last requests are answered")
+            for model in self._retiring
         ]
         if self._folder is not None and self.mode == "explicit":
             known = {row.name for row in rows}
