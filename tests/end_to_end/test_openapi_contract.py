@@ -20,6 +20,7 @@ from redserve.server.http_protocol import HttpLimits, HttpProtocol
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 LIMIT_S = 20.0
 KEY = "a-key-that-opens-inference"
+NOT_V2 = ("--exclude-path-regex", "^/v2")
 CONFIGURATION = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", 503, 504]  # it may ask for an answer within a nanosecond
@@ -50,22 +51,22 @@ def hold_to_contract(serve, registry, tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
-        return statuses(registry)
+        return statuses(registry, "/v2" if "--include-path-regex" in arguments else "/predict")
 
     return hold
 
 
-def statuses(registry):
+def statuses(registry, prefix):
     counts: Counter[int] = Counter()
     for family in registry.collect():
         for sample in family.samples:
-            if sample.name == "inference_requests_total" and sample.labels["route"].startswith("/predict"):
+            if sample.name == "inference_requests_total" and sample.labels["route"].startswith(prefix):
                 counts[int(sample.labels["code"])] += int(sample.value)
     return counts
 
 
 def test_the_demo_keeps_its_contract(hold_to_contract):
-    seen = hold_to_contract({})
+    seen = hold_to_contract({}, *NOT_V2)
 
     assert seen[200] > 20
     assert seen[400] > 10
@@ -76,7 +77,7 @@ def test_the_demo_keeps_its_contract(hold_to_contract):
 def test_a_model_of_two_inputs_keeps_what_a_schema_can_say(hold_to_contract, tmp_path):
     """A schema cannot ask for two lists of the same length, and calls 1.0 an integer."""
     model = two_outputs_renamed(tmp_path)
-    seen = hold_to_contract({"model": model}, "--exclude-checks", "positive_data_acceptance")
+    seen = hold_to_contract({"model": model}, *NOT_V2, "--exclude-checks", "positive_data_acceptance")
 
     assert seen[200] > 20
     assert seen[400] > 10
@@ -84,8 +85,19 @@ def test_a_model_of_two_inputs_keeps_what_a_schema_can_say(hold_to_contract, tmp
 
 
 def test_a_model_of_text_behind_a_key_keeps_its_contract(hold_to_contract, tmp_path):
-    seen = hold_to_contract({"model": text(tmp_path), "inference_keys": KEY}, "--header", f"X-API-Key: {KEY}")
+    settings = {"model": text(tmp_path), "inference_keys": KEY}
+    seen = hold_to_contract(settings, *NOT_V2, "--header", f"X-API-Key: {KEY}")
 
     assert seen[200] > 20
     assert seen[401] > 1
+    assert seen[500] == 0
+
+
+def test_the_open_inference_protocol_keeps_what_its_schema_can_say(hold_to_contract):
+    """A schema cannot say that data fills a shape, nor which shape and datatype go with which name."""
+    seen = hold_to_contract({}, "--include-path-regex", "^/v2", "--exclude-checks", "positive_data_acceptance")
+
+    assert seen[200] > 20
+    assert seen[400] > 10
+    assert seen[405] > 10
     assert seen[500] == 0

@@ -24,6 +24,12 @@ def test_data_is_flat():
     assert request.timeout_s is None
 
 
+def test_a_timeout_of_400_digits_is_a_long_one():
+    head = body_of(x_of(data=[float("nan"), 2]), parameters={"timeout": int("9" * 400)})
+
+    assert one_input.decode(head).timeout_s > 1e12
+
+
 def test_data_may_be_nested_as_the_shape_says():
     nested = one_input.decode(body_of(x_of(shape=[2, 2], data=[[1, 2.5], [3, 4]])))
 

@@ -20,6 +20,7 @@ Data = TypeVar("Data")
 Parameters: TypeAlias = dict[str, str | int | float | bool | None]
 
 _US_PER_S = 1_000_000
+_LONGEST_US = 2**64  # Triton's limit; an integer may have more digits than a float can say
 
 
 class Input(msgspec.Struct, Generic[Data]):
@@ -103,7 +104,7 @@ def check_parameters(parameters: Parameters) -> float | None:
                 f"parameter {key!r} must be a non-negative integer or a string, not {value!r}", where=where
             )
     timeout_us = parameters.get("timeout")
-    return int(timeout_us) / _US_PER_S if timeout_us else None
+    return min(int(timeout_us), _LONGEST_US) / _US_PER_S if timeout_us else None
 
 
 def is_count(value: object) -> bool:

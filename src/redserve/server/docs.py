@@ -10,6 +10,7 @@ import orjson
 from redserve.engine.tensors import TensorSpec
 from redserve.models import ServedModel
 from redserve.protocol import InferRequest, PredictJson
+from redserve.server.targets import is_open_inference
 
 MAX_EXAMPLE_BYTES = 4096
 """A longer example helps no reader: an image of 3x224x224 is 1 MB of JSON."""
@@ -34,20 +35,34 @@ _ERROR_SCHEMA = {
     },
 }
 
-_ERRORS = {
+_OPEN_INFERENCE_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+ERRORS = {
     "400": "the body is not JSON, or does not fit the model",
     "404": "no such model",
     "405": "only POST is served here",
     "408": "the body came too slowly",
     "413": "the body is too large",
-    "415": "the body is not JSON",
+    "415": "the body's type, or its encoding, is not read here",
     "429": "as 503 for overload, where --overload-status says so",
     "500": "the model failed on this request",
     "503": "overloaded, too late for the deadline, or the model is not ready; try again after Retry-After seconds",
     "504": "the deadline passed before the request could run",
 }
 
+_OTHER_FORMS = (
+    "One array of numbers may also come as `application/x-npy`, and is answered with one, or as bare rows in little "
+    "endian, `application/octet-stream`. `Content-Encoding` may be gzip or deflate."
+)
+
 _POSITIVE_OR_EMPTY = r"^([1-9][0-9]{0,14}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9])?$"
+
+TIMEOUT_HEADER = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "description": "answer within this or refuse; the server caps it, and has a default",
+    "schema": {"type": "string", "pattern": _POSITIVE_OR_EMPTY, "example": "250"},
+}
 
 _KEY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
@@ -92,16 +107,16 @@ def with_keys(schema: dict[str, Any], needs_key: Callable[[str], bool]) -> dict[
     if not guarded:
         return schema
     paths = {
-        path: {method: _with_key(operation) for method, operation in item.items()} if path in guarded else item
+        path: {method: _with_key(path, operation) for method, operation in item.items()} if path in guarded else item
         for path, item in schema["paths"].items()
     }
     components = schema.get("components", {})
     return {**schema, "paths": paths, "components": {**components, "securitySchemes": _KEY_SCHEMES}}
 
 
-def _with_key(operation: dict[str, Any]) -> dict[str, Any]:
-    responses = {**operation["responses"], **_responses(_KEY_ERRORS)}
-    return {**operation, "responses": responses, "security": [{name: []} for name in _KEY_SCHEMES]}
+def _with_key(path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    answers = {**operation["responses"], **responses(_KEY_ERRORS, is_open_inference=is_open_inference(path))}
+    return {**operation, "responses": answers, "security": [{name: []} for name in _KEY_SCHEMES]}
 
 
 def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> dict[str, Any]:
@@ -116,15 +131,8 @@ def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> di
         "summary": summary,
         "operationId": operation_id,
         "tags": ["inference"],
-        "description": "\n\n".join(_description(model) for model in models),
-        "parameters": [
-            {
-                "name": "X-Request-Timeout-Ms",
-                "in": "header",
-                "description": "answer within this or refuse; the server caps it, and has a default",
-                "schema": {"type": "string", "pattern": _POSITIVE_OR_EMPTY, "example": "250"},
-            }
-        ],
+        "description": "\n\n".join([*map(_description, models), _OTHER_FORMS]),
+        "parameters": [TIMEOUT_HEADER],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _request_schema(models), "examples": requests}},
@@ -134,14 +142,16 @@ def _operation(summary: str, operation_id: str, models: list[ServedModel]) -> di
                 "description": "one prediction a row, in the order of the rows",
                 "content": {"application/json": {"schema": _one_of("predictions", "outputs"), "examples": answers}},
             },
-            **_responses(_ERRORS),
+            **responses(ERRORS),
         },
     }
 
 
-def _responses(errors: Mapping[str, str]) -> dict[str, Any]:
+def responses(errors: Mapping[str, str], *, is_open_inference: bool = False) -> dict[str, Any]:
+    """`errors`, a description for each status, in the form that the protocol has for them."""
+    schema = _OPEN_INFERENCE_ERROR if is_open_inference else _ERROR_SCHEMA
     return {
-        status: {"description": text, "content": {"application/json": {"schema": _ERROR_SCHEMA}}}
+        status: {"description": text, "content": {"application/json": {"schema": schema}}}
         for status, text in errors.items()
     }
 
