@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from redserve.errors import BadRequest, ClientError, ModelNotReady, TooLarge
+from redserve.errors import BadRequest, ModelNotReady, TooLarge
 from redserve.middleware import set_model
 from redserve.models import ModelState, ServedModel
 from redserve.protocol import model_config, model_metadata, server_metadata
@@ -56,8 +56,8 @@ def routes() -> list[Route]:
     return [
         *(Route(path, endpoint, methods=["GET"], include_in_schema=False) for path, endpoint in get.items()),
         Route("/v2/repository/index", _index, methods=["POST"], include_in_schema=False),
-        Route("/v2/repository/models/{model}/load", _change, methods=["POST"], include_in_schema=False),
-        Route("/v2/repository/models/{model}/unload", _change, methods=["POST"], include_in_schema=False),
+        Route("/v2/repository/models/{model}/load", _load, methods=["POST"], include_in_schema=False),
+        Route("/v2/repository/models/{model}/unload", _unload, methods=["POST"], include_in_schema=False),
     ]
 
 
@@ -137,8 +137,24 @@ async def _index(request: Request) -> Response:
     )
 
 
-async def _change(request: Request) -> Response:
-    raise ClientError("models are loaded when the server starts: they cannot be loaded or unloaded by a request")
+async def _load(request: Request) -> Response:
+    """Answers once the model is served as its files are now."""
+    body = _object(await _control_body(request))
+    if body.get(
+        "parameters"
+    ):  # Triton takes configurations and files here: what is served would be the client's choice
+        raise BadRequest(
+            "a model is loaded as it lies in the repository: no parameters are taken", where="$.parameters"
+        )
+    await request.app.state.redserve.repository.load(request.path_params["model"])
+    return Response()
+
+
+async def _unload(request: Request) -> Response:
+    """Answers once the model is not served any more; what it has taken is answered yet."""
+    _object(await _control_body(request))  # whose one parameter, `unload_dependents`, has no meaning here
+    await request.app.state.redserve.repository.unload(request.path_params["model"])
+    return Response()
 
 
 def _json(content: Any) -> Response:
@@ -172,16 +188,20 @@ async def _control_body(request: Request) -> bytes:
     return body or b""
 
 
-def _only_ready(body: bytes) -> bool:
+def _object(body: bytes) -> dict[str, Any]:
     if not body.strip():
-        return False
+        return {}
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not valid JSON: {error}") from error
     if not isinstance(asked, dict):
         raise BadRequest("the body must be an object", where="$")
-    only_ready = asked.get("ready", False)
+    return asked
+
+
+def _only_ready(body: bytes) -> bool:
+    only_ready = _object(body).get("ready", False)
     if not isinstance(only_ready, bool):
         raise BadRequest("'ready' must be true or false", where="$.ready")
     return only_ready
