@@ -173,7 +173,9 @@ class ModelRepository(RunningModels):
 
     def _check_explicit(self) -> Folder:
         if self._folder is None or self.mode != "explicit":
-            raise ClientError("models are not loaded or unloaded by request here: --repository-mode explicit allows it")
+            raise ClientError(
+                "models cannot be loaded or unloaded by a request here: --repository-mode explicit allows it"
+            )
         if self.is_draining:
             raise ShuttingDown
         return self._folder

@@ -88,7 +88,8 @@ async def _metadata(request: Request) -> Response:
     model = _model(request)
     engine = model.engine
     row_wise = engine.batchability.is_row_wise
-    return _json(model_metadata(model.name, [model.version], engine.inputs, engine.outputs, row_wise=row_wise))
+    versions = request.app.state.redserve.repository.versions_of(model.name)
+    return _json(model_metadata(model.name, versions, engine.inputs, engine.outputs, row_wise=row_wise))
 
 
 async def _model_ready(request: Request) -> Response:
@@ -113,13 +114,13 @@ async def _config(request: Request) -> Response:
 
 
 async def _statistics(request: Request) -> Response:
-    return _json({"model_stats": [_statistics_of(request, _model(request))]})
+    model = _model(request)
+    return _json({"model_stats": _statistics_of(request, model.name, request.path_params.get("version"))})
 
 
 async def _all_statistics(request: Request) -> Response:
-    models = request.app.state.redserve.repository
-    ready = (model for model in models if model.state is ModelState.READY)
-    return _json({"model_stats": [_statistics_of(request, model) for model in ready]})
+    names = [model.name for model in request.app.state.redserve.repository]
+    return _json({"model_stats": [each for name in names for each in _statistics_of(request, name)]})
 
 
 async def _index(request: Request) -> Response:
@@ -140,12 +141,8 @@ async def _index(request: Request) -> Response:
 async def _load(request: Request) -> Response:
     """Answers once the model is served as its files are now."""
     body = _object(await _control_body(request))
-    if body.get(
-        "parameters"
-    ):  # Triton takes configurations and files here: what is served would be the client's choice
-        raise BadRequest(
-            "a model is loaded as it lies in the repository: no parameters are taken", where="$.parameters"
-        )
+    if body.get("parameters"):  # Triton takes configurations and model files here: clients would choose what is served
+        raise BadRequest("a model is loaded as it lies in the repository, without parameters", where="$.parameters")
     await request.app.state.redserve.repository.load(request.path_params["model"])
     return Response()
 
@@ -174,10 +171,11 @@ def _model(request: Request) -> ServedModel:
     return model
 
 
-def _statistics_of(request: Request, model: ServedModel) -> dict[str, Any]:
-    statistics = request.app.state.redserve.service.statistics
-    described: dict[str, Any] = statistics.of(model.name, model.version).describe(model.name, model.version)
-    return described
+def _statistics_of(request: Request, name: str, version: str | None = None) -> list[dict[str, Any]]:
+    """Those of one version, or of all that take requests."""
+    serving = request.app.state.redserve
+    versions = serving.repository.versions_of(name) if version is None else [version]
+    return [serving.service.statistics.of(name, each).describe(name, each) for each in versions]
 
 
 async def _control_body(request: Request) -> bytes:
