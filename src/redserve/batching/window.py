@@ -35,8 +35,8 @@ def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, c
             stop += 1
         seconds = cost.service_s(rows)
         if now_s + seconds <= _first_deadline_s(requests, start, stop):
-            if stop == len(requests):
-                return best or range(start, stop)
+            if stop == len(requests) and best is None:
+                return range(start, stop)
             offset = offset if chances else start
             for request in requests[offset + len(chances) : stop]:
                 slack_s = request.deadline_s - now_s - full_s
@@ -44,7 +44,7 @@ def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, c
             in_time = sum(chances[start - offset : stop - offset])
             if best is None or in_time > best_rate * seconds:
                 best, best_rate = range(start, stop), in_time / seconds
-            if in_time >= _SURE * max_rows:
+            if in_time >= _SURE * max_rows or stop == len(requests):
                 return best
         rows -= first.rows
     return best

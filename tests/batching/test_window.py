@@ -1,0 +1,83 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redserve.batching.cost import CostModel
+from redserve.batching.waiting import Waiting
+from redserve.batching.window import choose_window
+
+LINEAR = {rows: 0.004 + 0.0002 * rows for rows in (1, 2, 4, 8, 16, 32)}
+
+
+def line(*due_ms: float, rows: int = 1) -> list[Waiting]:
+    return [Waiting(arrived_s=0.0, rows=rows, deadline_s=ms / 1e3) for ms in due_ms]
+
+
+def window(requests: list[Waiting], *, max_rows: int = 4, now_s: float = 0.0) -> range | None:
+    return choose_window(requests, max_rows=max_rows, now_s=now_s, cost=CostModel(LINEAR))
+
+
+def test_all_run_that_are_in_time_together():
+    assert window(line(50, 60, 70)) == range(3)
+
+
+def test_no_more_run_than_fit():
+    assert window(line(50, 60, 70, 80, 90, 100)) == range(4)
+
+
+def test_the_batch_is_not_made_smaller_to_save_its_oldest():
+    assert window(line(4.5, 50, 60, 70)) == range(1, 4)  # alone it would be in time, with the others it is not
+
+
+def test_who_is_in_time_is_not_passed_over_while_all_fit():
+    assert window(line(4.9, 50, 60, 70)) == range(4)
+
+
+def test_who_would_hardly_be_in_time_is_passed_over_while_the_batch_is_full_without_them():
+    assert window(line(4.9, 4.9, 50, 60, 70, 80)) == range(2, 6)
+
+
+def test_who_is_surely_in_time_is_not_passed_over():
+    assert window(line(40, 41, 50, 60, 70, 80)) == range(4)
+
+
+def test_nobody_can_be_in_time():
+    assert window(line(1, 2, 3)) is None
+    assert window(line(50, 60), now_s=0.058) is None
+
+
+def test_who_has_no_deadline_is_always_in_time_but_makes_nobody_late():
+    patient = Waiting(arrived_s=0.0)
+
+    assert window([patient, *line(1, 2)]) is None
+    assert window([*line(1, 2), patient]) == range(2, 3)
+    assert window([patient, *line(50)]) == range(2)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.floats(0, 0.05) | st.just(math.inf)), max_size=40),
+    st.floats(0.0, 0.02),
+)
+def test_a_window_fits_and_everybody_in_it_is_expected_in_time(drawn: list[tuple[int, float]], now_s: float):
+    requests = [Waiting(arrived_s=0.0, rows=rows, deadline_s=deadline_s) for rows, deadline_s in drawn]
+    requests.sort(key=lambda request: request.turn_s)
+    cost = CostModel(LINEAR)
+
+    chosen = choose_window(requests, max_rows=8, now_s=now_s, cost=cost)
+
+    if chosen is None:
+        assert all(now_s + cost.service_s(request.rows) > request.deadline_s for request in requests)
+    else:
+        rows = sum(requests[index].rows for index in chosen)
+        assert 1 <= rows <= 8
+        assert all(now_s + cost.service_s(rows) <= requests[index].deadline_s for index in chosen)
+        assert chosen.stop == len(requests) or rows + requests[chosen.stop].rows > 8  # the next does not fit
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_without_any_deadline_it_is_the_head_of_the_line(count: int):
+    requests = [Waiting(arrived_s=float(index)) for index in range(count)]
+
+    assert window(requests) == range(min(count, 4))
