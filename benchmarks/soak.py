@@ -43,6 +43,7 @@ ARGUMENTS = f"{LIMITS} --max-queue-rows 10000 --intra-op-threads 1"  # more rows
 QUICK_VISITORS, SLOW_VISITORS = 16, 6
 THINK_S = 0.08
 SETTLE_S = 10.0
+FILLING = ("many_rows_by_column", "scrape", "many_rows_by_column")
 
 TOLERANCES = {"rss_bytes": 0.02, "threads": 0.0, "fds": 0.1, "sockets": 0.1, "series": 0.0}
 """By how much of its median each may grow over the second half."""
@@ -83,6 +84,13 @@ async def load(
             await asyncio.sleep(draw.expovariate(1 / THINK_S))
         await visitor.leave()
 
+    async def fill_pools(seed: int) -> None:
+        """Large bodies and scrapes at once: threads, and the memory they keep, are there before they are measured."""
+        visitor = Visitor(port, rows, book, kinds=QUICK_KINDS, seed=seed)
+        for kind in FILLING:
+            await visitor.visit(kind)
+        await visitor.leave()
+
     async def watch() -> None:
         while time.monotonic() - started_s < seconds:
             await asyncio.sleep(every_s)
@@ -90,6 +98,7 @@ async def load(
             if len(samples) % 6 == 0:
                 print(samples[-1], f"wrong: {len(book.wrong)}", flush=True)
 
+    await asyncio.gather(*(fill_pools(-1 - seed) for seed in range(2 * QUICK_VISITORS)))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(watch())
         for kinds, count in ((QUICK_KINDS, QUICK_VISITORS), (SLOW_KINDS, SLOW_VISITORS)):
@@ -137,7 +146,6 @@ def soak(*, seconds: float, every_s: float, is_quick: bool) -> tuple[dict[str, A
         model = write_breakable(Path(folder))
         rows = KnownRows(model)
         with Served(str(model), *ARGUMENTS.split()) as server:
-            fetch(f"{server.url}/metrics")
             before = asdict(held_by(server.process.pid))
             book, samples = asyncio.run(load(server, rows, seconds=seconds, every_s=every_s))
             after, scrape = settled(server, before)

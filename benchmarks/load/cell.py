@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from load.open_loop import BROKEN, UNANSWERED, Exchange
+from load.open_loop import BROKEN, NO_ROOM, UNANSWERED, Exchange
 
 REFUSED = (429, 503)
 LATE_SENDER_MS = 10.0
@@ -85,4 +85,4 @@ def median_of(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _status(status: int) -> str:
-    return {UNANSWERED: "unanswered", BROKEN: "broken"}.get(status, str(status))
+    return {UNANSWERED: "unanswered", BROKEN: "broken", NO_ROOM: "no room"}.get(status, str(status))

@@ -20,8 +20,10 @@ from typing import cast
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: forget at once, leave no TIME_WAIT behind
 
-UNANSWERED, BROKEN = 0, -1
-"""Statuses of requests that had no answer when the clients left, and of those whose connection failed."""
+UNANSWERED, BROKEN, NO_ROOM = 0, -1, -2
+"""Statuses of requests that had no answer when the clients left, of those whose connection failed, and of those whose
+connection was one too many: it is refused before the server counts a request.
+"""
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Exchange:
         planned_s: When it was to leave.
         sent_s: When the sender got to it; a connection that is slow to come is the server's delay, not the sender's.
         ended_s: When its answer was complete.
-        status: The answer's, or `UNANSWERED`, or `BROKEN`.
+        status: The answer's, or one of those above.
         retry_after_s: What the answer said; 0 where it said nothing.
         body: The answer's; of a broken one, what is known.
     """
@@ -197,7 +199,7 @@ class _Lane(asyncio.Protocol):
             return
         exchange, self.exchange, self._received = self.exchange, None, b""
         exchange.ended_s = self._owner.now_s()
-        exchange.status = int(head[9:12])
+        exchange.status = NO_ROOM if b"too_many_connections" in body else int(head[9:12])
         exchange.retry_after_s = int(fields.get(b"retry-after", b"0"))
         exchange.body = body
         if fields.get(b"connection") == b"close":
@@ -208,7 +210,7 @@ class _Lane(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._owner.lost(self)
         if self.exchange is not None:  # without our doing
-            self.exchange.status = BROKEN
+            self.exchange.status = NO_ROOM if b"too_many_connections" in self._received else BROKEN
             self.exchange.body = self._received[-200:] or repr(error).encode()  # refused before it was asked, or lost
             self._owner.answered(self)
 
