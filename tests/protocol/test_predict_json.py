@@ -241,3 +241,53 @@ def test_a_request_that_is_written_is_read_again(rows, by_column):
     assert request.form == ("columns" if by_column else "objects")
     for name, tensor in tensors.items():
         assert np.array_equal(request.tensors[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("codec", "lines", "outputs"),
+    [
+        (one_input, [b"[1, 2.5]\n", b" [3e0, 4] \r\n"], [np.float32([[0.1, 2], [3, 4e-9]])]),
+        (one_input, [b'{"x": [1, 2]}', b'{"x": [3, 4]}'], [np.float32([[0.1, 2], [3, 4]])]),
+        (two_inputs, [b'{"x": [1, 2], "age": 7}'], [np.float32([[0.1, 2]]), np.int64([2**53 + 1])]),
+        (text_input, [b'"null"', '"ü"'.encode()], [np.int64([1, 2])]),
+        (PredictJson([X], [SCALAR]), [b"[1, 2]"], [np.int8([-7])]),
+        (PredictJson([X], [TensorSpec("p", F32, ("batch",))]), [b"[1, 2]"], [np.float32([0.1])]),
+        (PredictJson([X], [TEXT]), [b"[1, 2]"], [np.array(["null"], object)]),
+    ],
+)
+def test_a_line_is_what_stands_between_the_commas_of_instances_and_of_predictions(codec, lines, outputs):
+    body = codec.decode(b'{"instances": [' + b",".join(lines) + b"]}")
+    request = codec.decode_lines(lines)
+
+    assert request.form == body.form
+    assert {name: (tensor.dtype, tensor.tolist()) for name, tensor in request.tensors.items()} == {
+        name: (tensor.dtype, tensor.tolist()) for name, tensor in body.tensors.items()
+    }
+    written = codec.encode_lines(outputs)
+    assert all(line.endswith(b"\n") for line in written)
+    assert b'{"predictions":[' + b",".join(map(bytes.strip, written)) + b"]}" == codec.encode(request, outputs).body
+
+
+@pytest.mark.parametrize(
+    ("lines", "where"),
+    [
+        ([b"[1, 2]", b"[1, true]"], "$.instances[1][1]"),
+        ([b"[1, 2]", b"[3, 1e39]"], "$.instances[1][1]"),
+        ([b"[1, 2]", b"[3]"], "$.instances[1]"),
+        ([b"[1, 2], [3, 4]"], None),
+        ([b"[1,", b"2]"], None),
+        ([b""], None),
+    ],
+)
+def test_a_mistake_in_a_line_has_its_place_and_lines_hold_one_row_each(lines, where):
+    with pytest.raises(BadRequest) as refused:
+        one_input.decode_lines(lines)
+
+    assert refused.value.where == where
+
+
+def test_lines_cannot_say_what_is_not_finite_and_are_refused_where_there_are_no_rows():
+    with pytest.raises(ModelError, match="'y' has a value that is not finite"):
+        one_input.encode_lines([np.float32([[1, 2], [np.nan, 3]])])
+    with pytest.raises(BadRequest, match="input 'sr' has no rows"):
+        whole.decode_lines([b"[1, 2]"])

@@ -57,6 +57,7 @@ class PredictJson:
             forbid_unknown_fields=True,
         )
         self._decoder = msgspec.json.Decoder(body)
+        self._row_decoder = msgspec.json.Decoder(row)
 
     def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
         """Read `{"instances": ...}` or `{"inputs": ...}`.
@@ -64,7 +65,7 @@ class PredictJson:
         Raises:
             BadRequest: Not JSON, not this form, not these element types, ragged, or out of range; says where.
         """
-        message = self._parse(body)
+        message = _parse(self._decoder, body, "body")
         if message.inputs is not msgspec.UNSET:
             if message.instances is not msgspec.UNSET:
                 raise BadRequest("send either 'instances' or 'inputs', not both", where="$")
@@ -79,10 +80,20 @@ class PredictJson:
         if message.instances is msgspec.UNSET:
             raise BadRequest("send {'instances': [row, ...]} or {'inputs': {name: [...]}}", where="$")
         if not self._row_wise:
-            raise BadRequest(
-                f"this model takes 'inputs', not 'instances': {self._row_wise_reason}", where="$.instances"
-            )
+            raise self._has_no_rows()
         return self._request_of(message.instances)
+
+    def decode_lines(self, lines: Sequence[bytes]) -> InferRequest:
+        """Read rows that come one a line (JSON Lines), each as it would stand in `instances`.
+
+        Raises:
+            BadRequest: As `decode`; a mistake in the third line is at `$.instances[2]`.
+        """
+        if not self._row_wise:
+            raise self._has_no_rows()
+        return self._request_of(
+            [_parse(self._row_decoder, line, "line", top=f"$.instances[{row}]") for row, line in enumerate(lines)]
+        )
 
     def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
         """All of them."""
@@ -108,11 +119,19 @@ class PredictJson:
             body = _dump("outputs", _columns(self._output_names, outputs))
         else:
             body = _dump("predictions", _rows(self._output_names, outputs))
-        if b"null" in body:  # orjson writes NaN and infinity as null; a string may say "null" as well
-            for name, output in zip(self._output_names, outputs, strict=True):
-                if output.dtype.kind == "f" and not np.isfinite(output).all():
-                    raise ModelError(f"output {name!r} has a value that is not finite")
+        self._refuse_null(body, outputs)
         return Encoded(body)
+
+    def encode_lines(self, outputs: Sequence[Array]) -> list[bytes]:
+        """Write each row of the answer as a line, as it would stand in `predictions`.
+
+        Raises:
+            ModelError: An output is NaN or infinite.
+        """
+        option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+        lines = [orjson.dumps(row, option=option) for row in _rows(self._output_names, outputs)]
+        self._refuse_null(b"".join(lines), outputs)
+        return lines
 
     def written_bytes(self, request: InferRequest, outputs: Sequence[Array]) -> int:
         """All of them."""
@@ -137,16 +156,16 @@ class PredictJson:
             forbid_unknown_fields=True,
         )
 
-    def _parse(self, body: bytes) -> Any:
-        try:
-            return self._decoder.decode(body)
-        except msgspec.ValidationError as error:
-            message, _, place = str(error).partition(" - at `")
-            raise BadRequest(message, where=place.rstrip("`") or "$") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"the body is not valid JSON: {error}") from error
-        except RecursionError as error:
-            raise BadRequest("the body is nested too deeply") from error
+    def _refuse_null(self, written: bytes, outputs: Sequence[Array]) -> None:
+        """Raise if a null in `written` is what orjson made of NaN or infinity; a string may say "null" as well."""
+        if b"null" not in written:
+            return
+        for name, output in zip(self._output_names, outputs, strict=True):
+            if output.dtype.kind == "f" and not np.isfinite(output).all():
+                raise ModelError(f"output {name!r} has a value that is not finite")
+
+    def _has_no_rows(self) -> BadRequest:
+        return BadRequest(f"this model takes 'inputs', not 'instances': {self._row_wise_reason}", where="$.instances")
 
     def _request_of(self, rows: list[Any]) -> InferRequest:
         if not rows:
@@ -165,6 +184,19 @@ class PredictJson:
             },
             form="objects",
         )
+
+
+def _parse(decoder: msgspec.json.Decoder[Any], text: bytes, what: str, *, top: str = "$") -> Any:
+    """What `text` says; `top` is where it stands in the body."""
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        raise BadRequest(message, where=top + place.rstrip("`")) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the {what} is not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise BadRequest(f"the {what} is nested too deeply") from error
 
 
 def _dump(key: str, value: Any) -> bytes:
