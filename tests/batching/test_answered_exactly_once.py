@@ -1,6 +1,7 @@
 """Whatever happens to a request, it is answered exactly once, or never when it was cancelled before."""
 
 import asyncio
+import math
 import random
 import sys
 import threading
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 from batching import virtual_time
 from batching.fakes import Inbox
 from redserve.batching import Answer, Batcher, BatchPolicy, Ticket
-from redserve.errors import ModelError, QueueFull, RunTimeout, ShuttingDown, WrongResultCount
+from redserve.errors import (
+    DeadlineExpired,
+    ModelError,
+    Overloaded,
+    RunTimeout,
+    ShuttingDown,
+    WrongResultCount,
+)
 
 Payload = tuple[int, str, int]  # number, what it does to its batch, rows
 
@@ -25,6 +33,7 @@ requests = st.tuples(
     st.sampled_from("ab"),
     st.floats(0, 0.02),  # seconds since the one before
     st.none() | st.floats(0, 0.05),  # cancelled after
+    st.none() | st.floats(0, 0.05),  # the answer is due after
 )
 policies = st.builds(
     BatchPolicy,
@@ -32,6 +41,7 @@ policies = st.builds(
     max_queue_delay_s=st.sampled_from([0.0, 0.003]),
     max_queue_rows=st.sampled_from([6, 1000]),
     max_reruns=st.sampled_from([0, 3, 32]),
+    slo_s=st.sampled_from([None, None, 0.012]),
 )
 
 
@@ -63,18 +73,30 @@ def join(results: list[list[int]]) -> list[int]:
     policy=policies,
     instances=st.integers(1, 3),
     grace_s=st.none() | st.floats(0, 0.02),
+    service_times_s=st.sampled_from([{}, {4: 0.004}, {1: 0.0001}, {4: 1.0}]),
 )
 def test_every_request_is_answered_exactly_once(
-    arrivals: list[Any], policy: BatchPolicy, instances: int, grace_s: float | None
+    arrivals: list[Any],
+    policy: BatchPolicy,
+    instances: int,
+    grace_s: float | None,
+    service_times_s: dict[int, float],
 ):
     inbox = Inbox()
     refused: set[int] = set()
     cancelled: set[int] = set()
+    due_s: dict[int, float] = {}
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         batcher: Batcher[Payload, list[int]] = Batcher(
-            [engine] * instances, policy=policy, max_run_s=0.05, split=split, join=join, clock=loop.time
+            [engine] * instances,
+            policy=policy,
+            max_run_s=0.05,
+            split=split,
+            join=join,
+            service_times_s=service_times_s,
+            clock=loop.time,
         )
 
         def cancel(number: int, ticket: Ticket) -> None:
@@ -82,11 +104,14 @@ def test_every_request_is_answered_exactly_once(
                 cancelled.add(number)
             ticket.cancel()
 
-        for number, (deed, rows, group, pause_s, cancelled_after_s) in enumerate(arrivals):
+        for number, (deed, rows, group, pause_s, cancelled_after_s, budget_s) in enumerate(arrivals):
             await asyncio.sleep(pause_s)
+            due_s[number] = math.inf if budget_s is None else loop.time() + budget_s
             try:
-                ticket = batcher.submit((number, deed, rows), inbox.slot(number), rows=rows, group=group)
-            except QueueFull:
+                ticket = batcher.submit(
+                    (number, deed, rows), inbox.slot(number), rows=rows, group=group, deadline_s=due_s[number]
+                )
+            except (Overloaded, DeadlineExpired):
                 refused.add(number)
                 continue
             if cancelled_after_s is not None:
@@ -107,8 +132,12 @@ def test_every_request_is_answered_exactly_once(
             assert answer.result == [number]
             assert deed == "fine"
         else:
-            assert isinstance(answer.error, (ModelError, ShuttingDown))
-    if policy.max_reruns == 32 and grace_s is None:
+            assert isinstance(answer.error, (ModelError, ShuttingDown, DeadlineExpired))
+        if isinstance(answer.error, DeadlineExpired):
+            assert (answer.compute_s, answer.batch_rows) == (0.0, 0)
+            assert due_s[number] < math.inf or policy.slo_s is not None
+    has_deadlines = policy.slo_s is not None or any(deadline_s < math.inf for deadline_s in due_s.values())
+    if policy.max_reruns == 32 and grace_s is None and policy.max_queue_rows == 1000 and not has_deadlines:
         blameless = {
             n
             for n in answered
@@ -127,11 +156,13 @@ def hasty_switching() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hasty_switching")
-async def test_under_stress_with_real_threads_everybody_is_answered_once_and_the_queue_ends_empty():
+@pytest.mark.parametrize("budget_s", [math.inf, 0.02])
+async def test_under_stress_with_real_threads_everybody_is_answered_once_and_the_queue_ends_empty(budget_s: float):
     count, draw = 100_000, random.Random(2)
     answered = bytearray(count)
     cancelled = bytearray(count)
     wrong: list[int] = []
+    expired = 0
     threads = set(threading.enumerate())
 
     def engine(payloads: list[int]) -> list[int]:
@@ -143,8 +174,11 @@ async def test_under_stress_with_real_threads_everybody_is_answered_once_and_the
 
     def slot(number: int) -> Any:
         def answer(answer: Answer[int]) -> None:
+            nonlocal expired
             answered[number] += 1
-            if answer.error is not None or answer.result != number + 1:
+            if isinstance(answer.error, DeadlineExpired) or "no time to try it alone" in str(answer.error):
+                expired += 1
+            elif answer.error is not None or answer.result != number + 1:
                 wrong.append(number)
 
         return answer
@@ -155,9 +189,11 @@ async def test_under_stress_with_real_threads_everybody_is_answered_once_and_the
     number = refused = 0
     while number < count:
         for _ in range(min(draw.randint(1, 200), count - number)):
+            deadline_s = time.perf_counter() + budget_s * (1 - draw.random())
             try:
-                tickets.append((number, batcher.submit(number, slot(number), group=number % 3)))
-            except QueueFull:
+                ticket = batcher.submit(number, slot(number), group=number % 3, deadline_s=deadline_s)
+                tickets.append((number, ticket))
+            except (Overloaded, DeadlineExpired):
                 refused += 1
                 cancelled[number] = 1  # as good as: nobody may answer it
             number += 1
@@ -173,7 +209,7 @@ async def test_under_stress_with_real_threads_everybody_is_answered_once_and_the
     assert (batcher.queued_rows, batcher.running_rows) == (0, 0)
     assert not wrong
     assert all(one + other == 1 for one, other in zip(answered, cancelled, strict=True))
-    assert sum(answered) > count // 4
+    assert sum(answered) - expired > count // 4 if budget_s == math.inf else expired > 100
     for thread in set(threading.enumerate()) - threads:
         thread.join(20)
         assert not thread.is_alive()

@@ -1,14 +1,18 @@
 import math
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from redserve.batching.batch_queue import Batch, BatchQueue, Waiting
+from redserve.batching.cost import CostModel
 from redserve.batching.policy import BatchPolicy
 from redserve.errors import QueueFull
 
 
-def waiting(arrived_s: float = 0.0, *, rows: int = 1, group: str | None = None, size_bytes: int = 0) -> Waiting:
-    return Waiting(arrived_s=arrived_s, rows=rows, group=group, size_bytes=size_bytes)
+def waiting(arrived_s: float = 0.0, **rest: Any) -> Waiting:
+    return Waiting(arrived_s=arrived_s, **rest)
 
 
 def queue_of(*requests: Waiting, **policy: float) -> BatchQueue[Waiting]:
@@ -197,6 +201,170 @@ def test_clearing_gives_everything_back_oldest_first():
 
     assert queue.clear() == requests
     assert (queue.rows, queue.size_bytes, queue.due_s()) == (0, 0, math.inf)
+
+
+def test_who_is_due_first_runs_first():
+    last, first, second = waiting(deadline_s=3.0), waiting(deadline_s=1.0), waiting(deadline_s=2.0)
+    queue = queue_of(last, first, second, max_batch_size=2)
+
+    assert taken(queue).requests == [first, second]
+    assert taken(queue).requests == [last]
+
+
+def test_who_has_no_deadline_is_overtaken_by_those_due_within_a_second_of_its_arrival():
+    patient, urgent, later = waiting(0.0), waiting(0.5, deadline_s=0.99), waiting(0.5, deadline_s=1.01)
+    queue = queue_of(patient, later, urgent, max_batch_size=1)
+
+    assert [taken(queue, 0.5).requests for _ in range(3)] == [[urgent], [patient], [later]]
+
+
+def test_the_expired_are_never_taken():
+    expired, alive = waiting(deadline_s=1.0), waiting(deadline_s=2.0)
+    queue = queue_of(alive, expired)
+
+    assert taken(queue, 1.0).requests == [alive]
+    assert queue.pop_hopeless() == [expired]
+    assert queue.pop_hopeless() == []
+    assert (queue.rows, len(queue)) == (0, 0)
+
+
+def test_when_all_have_expired_nothing_is_taken():
+    queue = queue_of(waiting(deadline_s=1.0), waiting(deadline_s=1.0, group="b"))
+
+    assert queue.take(now_s=2.0) is None
+    assert len(queue.pop_hopeless()) == 2
+    assert queue.due_s() == math.inf
+
+
+def test_expiry_tells_the_next_deadline():
+    patient, first, second = waiting(0.0), waiting(deadline_s=1.0, group="a"), waiting(1.5, deadline_s=2.7)
+    queue = queue_of(patient, second, first)
+
+    assert queue.expire(now_s=0.5) == 1.0
+    assert queue.pop_hopeless() == []
+    assert queue.expire(now_s=1.0) == 2.7
+    assert queue.pop_hopeless() == [first]
+    assert queue.expire(now_s=2.7) == math.inf
+    assert queue.pop_hopeless() == [second]
+    assert taken(queue, 3.0).requests == [patient]
+
+
+def costed(*requests: Waiting, service_s: float = 0.010, **policy: float) -> BatchQueue[Waiting]:
+    """A queue that knows what a batch takes."""
+    queue: BatchQueue[Waiting] = BatchQueue(BatchPolicy(**policy), CostModel({1: service_s}))
+    for request in requests:
+        queue.offer(request)
+    return queue
+
+
+def test_who_cannot_be_in_time_any_more_leaves_when_the_batch_that_forgoes_it_is_taken():
+    hopeless, fine = waiting(deadline_s=0.009), waiting(deadline_s=0.1)
+    queue = costed(hopeless, fine)
+
+    assert taken(queue).requests == [fine]
+    assert queue.pop_hopeless() == [hopeless]
+
+
+def test_who_is_passed_over_stays_where_another_engine_may_still_be_in_time():
+    cost = CostModel({1: 0.001, 2: 0.010})
+    tight, fine, other = waiting(deadline_s=0.005), waiting(deadline_s=0.1), waiting(deadline_s=0.1)
+    queue: BatchQueue[Waiting] = BatchQueue(BatchPolicy(max_batch_size=3), cost)
+    for request in (tight, fine, other):
+        queue.offer(request)
+
+    batch = queue.take(now_s=0.0, others_free_s=0.003)
+
+    assert batch is not None
+    assert batch.requests == [fine, other]
+    assert queue.pop_hopeless() == []
+    assert taken(queue, 0.003).requests == [tight]
+
+
+def test_where_nobody_can_be_in_time_the_youngest_is_tried_so_that_the_model_may_learn():
+    older, youngest = waiting(deadline_s=0.001), waiting(deadline_s=0.002)
+    queue = costed(older, youngest)
+
+    assert taken(queue).requests == [youngest]
+    assert queue.pop_hopeless() == [older]
+
+
+def test_a_group_that_cannot_be_in_time_does_not_hold_up_one_that_can():
+    hopeless, fine = waiting(deadline_s=0.005, group="a"), waiting(deadline_s=0.1, group="b")
+    queue = costed(hopeless, fine)
+
+    assert taken(queue).requests == [fine]
+
+
+def test_no_deadline_is_missed_for_company():
+    queue = costed(waiting(0.0, deadline_s=0.030), max_queue_delay_s=0.1)
+
+    assert queue.due_s() == pytest.approx(0.020)
+    assert taken(queue, 0.0201).why == "delay"
+
+
+def test_a_full_group_does_not_end_the_delay_of_one_that_is_due_earlier():
+    alone = waiting(0.0, deadline_s=5.0, group="a")
+    several = [waiting(0.0, deadline_s=6.0, group="b") for _ in range(2)]
+    queue = costed(alone, *several, max_batch_size=2, max_queue_delay_s=0.1)
+
+    assert taken(queue, 0.01) == Batch(several, rows=2, why="full")
+
+
+steps = st.lists(
+    st.tuples(st.just("offer"), st.integers(1, 4), st.sampled_from("ab"), st.none() | st.floats(0.0, 0.1))
+    | st.tuples(st.sampled_from(["take", "expire", "cancel"]), st.integers(0, 30)),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps, st.booleans(), st.sampled_from([0.0, 0.004]), st.floats(0.0, 0.01))
+def test_whatever_happens_nobody_is_lost_nobody_runs_expired_and_the_sums_are_right(
+    steps: list[Any], knows_costs: bool, max_queue_delay_s: float, pause_s: float
+):
+    cost = CostModel({1: 0.002, 4: 0.008}) if knows_costs else None
+    policy = BatchPolicy(max_batch_size=4, max_queue_rows=20, max_queue_delay_s=max_queue_delay_s)
+    queue: BatchQueue[Waiting] = BatchQueue(policy, cost)
+    inside: list[Waiting] = []
+    now_s = 0.0
+    for step, *values in steps:
+        now_s += pause_s
+        if step == "offer":
+            rows, group, budget_s = values
+            deadline_s = math.inf if budget_s is None else now_s + budget_s
+            request = waiting(now_s, rows=rows, group=group, deadline_s=deadline_s, size_bytes=10 * rows)
+            try:
+                queue.offer(request)
+                inside.append(request)
+            except QueueFull:
+                assert queue.rows + rows > 20
+        elif step == "cancel" and inside:
+            assert queue.cancel(inside.pop(values[0] % len(inside)))
+        elif step == "take":
+            batch = queue.take(now_s=now_s)
+            for request in batch.requests if batch else []:
+                assert request.deadline_s > now_s
+                assert request.group == batch.requests[0].group
+                inside.remove(request)
+            if batch is not None:
+                assert [request.turn_s for request in batch.requests] == sorted(
+                    request.turn_s for request in batch.requests
+                )
+                assert batch.rows == sum(request.rows for request in batch.requests) <= 4
+            elif not max_queue_delay_s:
+                assert all(request.deadline_s <= now_s for request in inside)
+        elif step == "expire":
+            next_s = queue.expire(now_s=now_s)
+            assert next_s > now_s
+        for request in queue.pop_hopeless():
+            assert request.deadline_s <= now_s or knows_costs
+            inside.remove(request)
+        assert queue.rows == sum(request.rows for request in inside)
+        assert queue.size_bytes == sum(request.size_bytes for request in inside)
+        assert queue.has_deadlines == any(request.deadline_s != math.inf for request in inside)
+
+    assert queue.clear() == inside
+    assert (queue.rows, queue.size_bytes, queue.has_deadlines) == (0, 0, False)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import math
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -116,7 +117,7 @@ def test_predictions_never_fall_with_the_rows_and_are_never_negative(
 
     predictions = [cost.service_s(rows) for rows in range(1, 301)]
 
-    assert all(before <= after * (1 + 1e-9) for before, after in zip(predictions, predictions[1:], strict=False))
+    assert all(before <= after * (1 + 1e-9) for before, after in pairwise(predictions))
     assert predictions[0] >= 0
     assert all(map(math.isfinite, predictions))
     assert cost.noise >= 0
