@@ -329,7 +329,9 @@ async def test_the_documentation_says_what_needs_a_key(app_with):
         schema = (await client.get("/openapi.json", headers=bearer("admin"))).json()
 
     guarded = {path for path, item in schema["paths"].items() for operation in item.values() if "security" in operation}
-    assert guarded == {"/predict", "/predict/{model}", "/"}
+    below_v2 = {path for path in schema["paths"] if path.startswith("/v2") and not path.startswith("/v2/health/")}
+    assert len(below_v2) == 14
+    assert guarded == {"/predict", "/predict/{model}", "/", *below_v2}
     assert schema["components"]["securitySchemes"] == {
         "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer KEY"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -337,6 +339,8 @@ async def test_the_documentation_says_what_needs_a_key(app_with):
     predict = schema["paths"]["/predict"]["post"]
     assert predict["security"] == [{"bearer": []}, {"header": []}]
     assert {"200", "400", "401", "403"} <= predict["responses"].keys()
+    refusal = schema["paths"]["/v2/models/{model}/infer"]["post"]["responses"]["401"]
+    assert refusal["content"]["application/json"]["schema"]["properties"] == {"error": {"type": "string"}}
 
 
 async def test_the_documentation_speaks_of_no_keys_where_there_are_none(app_with):

@@ -211,3 +211,34 @@ async def test_a_model_named_stats_has_all_but_its_metadata_without_a_version(re
     assert everything["model_stats"][0]["name"] == "stats"
     assert named["name"] == "stats"
     assert answer.status_code == 200
+
+
+async def test_the_examples_of_the_documentation_work_as_they_stand(app):
+    async with client_of(app) as client:
+        schema = (await client.get("/openapi.json")).json()
+        for template in ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"):
+            operation = schema["paths"][template]["post"]
+            request = operation["requestBody"]["content"]["application/json"]["examples"]["puppet"]["value"]
+            wanted = operation["responses"]["200"]["content"]["application/json"]["examples"]["puppet"]["value"]
+
+            answer = await client.post(template.format(model="puppet", version="1"), json=request)
+
+            assert answer.json() == wanted
+
+
+async def test_every_path_that_is_documented_is_served(app):
+    async with client_of(app) as client:
+        schema = (await client.get("/openapi.json")).json()
+        statuses = {
+            template: (await client.request(method, template.format(model="puppet", version="1"))).status_code
+            for template, item in schema["paths"].items()
+            for method in item
+            if template.startswith("/v2")
+        }
+
+    assert len(statuses) == 16
+    assert set(statuses.values()) == {200, 400}
+    assert {template for template, status in statuses.items() if status == 400} == {
+        "/v2/models/{model}/infer",
+        "/v2/models/{model}/versions/{version}/infer",
+    }
