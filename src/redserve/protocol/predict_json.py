@@ -5,7 +5,8 @@
 
 A row is a value or a nested list (a model with one input), or an object of named inputs (any model). A row of the
 answer is the output's value, or an object of named outputs when there are several. A model that is not row-wise takes
-columns only: each is the whole tensor, as the model declares it.
+columns only: each is the whole tensor, as the model declares it. A key "parameters", which Vertex AI's clients may send
+beside either, has no meaning to an ONNX model and is passed over.
 """
 
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ class PredictJson:
             [
                 ("instances", (list[row] if row_wise else msgspec.Raw) | msgspec.UnsetType, msgspec.UNSET),
                 ("inputs", self._struct("Columns", skip_dims=0) | msgspec.UnsetType, msgspec.UNSET),
+                ("parameters", msgspec.Raw, msgspec.Raw()),
             ],
             forbid_unknown_fields=True,
         )

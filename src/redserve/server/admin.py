@@ -4,6 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.routing import Route
+
+from redserve.server.targets import Aliases
 
 router = APIRouter()
 
@@ -30,6 +33,23 @@ async def readyz(request: Request) -> Response:
     if reasons:
         return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
     return JSONResponse({"status": "ready"})
+
+
+def health_routes(aliases: Aliases) -> list[Route]:
+    """Where a platform asks: as above, but an empty answer says that all is well."""
+    asked = ((aliases.ready, _is_ready), (aliases.live, _is_live))
+    return [
+        Route(path, endpoint, methods=["GET"], include_in_schema=False) for path, endpoint in asked if path is not None
+    ]
+
+
+async def _is_ready(request: Request) -> Response:
+    answer = await readyz(request)
+    return answer if answer.status_code != 200 else Response()
+
+
+async def _is_live(request: Request) -> Response:
+    return Response()
 
 
 @router.head("/", include_in_schema=False)

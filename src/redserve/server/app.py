@@ -91,15 +91,17 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.redserve = serving
+    aliases = settings.aliases()
+    app.router.routes.extend(admin.health_routes(aliases))
     app.include_router(admin.router)
     scrape = metrics_app(registry)
     for path in ("/metrics", "/metrics/"):
         app.router.routes.append(Route(path, scrape, methods=["GET", "HEAD"], include_in_schema=False))
     app.router.routes.extend(open_inference.routes())
     failures.add_handlers(app)
-    app.add_middleware(InferenceDoor, service=service)
+    app.add_middleware(InferenceDoor, service=service, aliases=aliases)
     if serving.keyring.may_guard:
-        app.add_middleware(KeyGuard, keyring=serving.keyring)
+        app.add_middleware(KeyGuard, keyring=serving.keyring, aliases=aliases)
     if settings.access_log:
         app.add_middleware(AccessLog)
     app.add_middleware(
@@ -107,7 +109,7 @@ def create_app(
         registry=registry,
         buckets=_buckets(settings),
         metrics_path=None,
-        excluded_paths=("/metrics", "/docs", "/openapi.json", *PROBES),
+        excluded_paths=("/metrics", "/docs", "/openapi.json", *PROBES, *aliases.health - {aliases.predict}),
     )
     _document(app, serving)
     return app
@@ -161,9 +163,14 @@ def _document(app: FastAPI, serving: Serving) -> None:
     def openapi() -> dict[str, Any]:
         schema = routes_only()
         models = list(serving.repository)
-        inference = docs.predict_paths(models) if models else {}
+        aliases = serving.settings.aliases()
+        inference = docs.predict_paths(models, alias=aliases.predict) if models else {}
         paths = {**inference, **docs_open_inference.paths(models), **schema.get("paths", {})}
+        if "/" in aliases.health:
+            del paths["/"]
         keys = serving.keyring.keys
-        return docs.with_keys({**schema, "paths": paths}, lambda path: scope_needed(path, keys) is not None)
+        return docs.with_keys(
+            {**schema, "paths": paths}, lambda path: scope_needed(path, keys, aliases=aliases) is not None
+        )
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from redserve.middleware import set_error, set_model, set_route
 from redserve.routes import path_below
 from redserve.server.reply import Reply
 from redserve.server.service import InferenceService
-from redserve.server.targets import target_of
+from redserve.server.targets import NO_ALIASES, Aliases
 
 WATCH_AFTER_S = 0.02
 """A request that is not answered by then is watched for a client that leaves; a task for each would cost 10 us."""
@@ -26,19 +26,22 @@ class InferenceDoor:
     Args:
         app: Gets every other request.
         service: Answers.
+        aliases: Further paths of requests for inference.
     """
 
-    def __init__(self, app: ASGIApp, *, service: InferenceService) -> None:
+    def __init__(self, app: ASGIApp, *, service: InferenceService, aliases: Aliases = NO_ALIASES) -> None:
         self.app = app
         self._service = service
+        self._aliases = aliases
         self._terms = service.terms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        target = target_of(path_below(scope.get("root_path", ""), scope["path"]))
-        if target is None:
+        path = path_below(scope.get("root_path", ""), scope["path"])
+        target = self._aliases.target_of(path)
+        if target is None or self._aliases.is_health_check(scope["method"], path):
             return await self.app(scope, receive, send)
         arrived_s = perf_counter()
         set_route(scope, target.route)

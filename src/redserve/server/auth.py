@@ -7,6 +7,7 @@
     /metrics                              metrics
     /, /docs, /docs/..., /openapi.json    admin
     any other                             admin; where there is no such key, inference
+    a platform's (`Aliases`)              inference for the model; nobody for a health check, GET or HEAD
 
 A scope without keys is open. The paths are compared as routing compares them, exactly; whatever is spelled otherwise,
 served or not, is one of the others.
@@ -21,7 +22,7 @@ from redserve.middleware import set_error, set_route
 from redserve.routes import path_below
 from redserve.server.api_keys import ApiKeys, Keyring
 from redserve.server.reply import error_reply
-from redserve.server.targets import is_open_inference, target_of
+from redserve.server.targets import NO_ALIASES, Aliases, is_open_inference
 
 HOW = "send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
 
@@ -34,11 +35,11 @@ _METRICS = frozenset({"/metrics", "/metrics/"})
 _ADMIN = frozenset({"/", "/docs", "/openapi.json"})
 
 
-def scope_needed(path: str, keys: ApiKeys) -> str | None:
+def scope_needed(path: str, keys: ApiKeys, *, method: str = "", aliases: Aliases = NO_ALIASES) -> str | None:
     """The scope whose key opens `path`, or `None` where none is needed."""
-    if path in _OPEN:
+    if path in _OPEN or aliases.is_health_check(method, path):
         return None
-    if path == "/predict" or path.startswith("/predict/") or _is_for_inference(path):
+    if path in ("/predict", aliases.predict) or path.startswith("/predict/") or _is_for_inference(path):
         scope = "inference"
     elif path in _METRICS:
         scope = "metrics"
@@ -55,11 +56,13 @@ class KeyGuard:
     Args:
         app: Gets the requests that may pass, and the lifespan.
         keyring: The keys in force.
+        aliases: Further paths.
     """
 
-    def __init__(self, app: ASGIApp, *, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, *, keyring: Keyring, aliases: Aliases = NO_ALIASES) -> None:
         self.app = app
         self._keyring = keyring
+        self._aliases = aliases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope."""
@@ -67,13 +70,13 @@ class KeyGuard:
             return await self.app(scope, receive, send)
         path = path_below(scope.get("root_path", ""), scope["path"])
         keys = self._keyring.keys
-        needed = scope_needed(path, keys)
+        needed = scope_needed(path, keys, method=scope.get("method", ""), aliases=self._aliases)
         error = None if needed is None else _refusal(keys, needed, scope["headers"])
         if error is None:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # a websocket that was not accepted: the server answers 403
             return await send({"type": "websocket.close", "code": 1008, "reason": error.reason})
-        target = target_of(path)
+        target = self._aliases.target_of(path)
         if target is not None:
             set_route(scope, target.route)
         set_error(scope, error)

@@ -35,6 +35,10 @@ def banner(serving: Serving, host: str, port: int) -> str:
         lines += _repository(serving)
     for model in [model for model in ready if model.example is not None][:MAX_DESCRIBED]:
         lines += ["  try it:", f"    {curl_line(model, base, needs_key=keys.guards('inference'))}", ""]
+    if serving.settings.platform is not None:
+        aliases = serving.settings.aliases()
+        health = ", ".join(f"GET {path}" for path in sorted(aliases.health))
+        lines.append(f"  platform  {serving.settings.platform}: POST {aliases.predict}, {health}")
     lines += _access(keys, host)
     lines += [f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
     return "\n".join(lines)

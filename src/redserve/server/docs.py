@@ -10,7 +10,7 @@ import orjson
 from redserve.engine.tensors import TensorSpec
 from redserve.models import ServedModel
 from redserve.protocol import InferRequest, PredictJson
-from redserve.server.targets import is_open_inference
+from redserve.server.targets import is_open_inference, target_of
 
 MAX_EXAMPLE_BYTES = 4096
 """A longer example helps no reader: an image of 3x224x224 is 1 MB of JSON."""
@@ -84,8 +84,8 @@ def example_of(model: ServedModel, *, by_column: bool = False) -> tuple[bytes, b
     return codec.encode_request(inputs, by_column=by_column), answer.body
 
 
-def predict_paths(models: list[ServedModel]) -> dict[str, Any]:
-    """The `paths` of `/predict` and `/predict/{model}`."""
+def predict_paths(models: list[ServedModel], *, alias: str | None = None) -> dict[str, Any]:
+    """The `paths` of `/predict` and `/predict/{model}`, and of an alias of the first."""
     named = _operation("Run one of the models", "predict_model", models)
     named["parameters"] += [
         {
@@ -98,6 +98,8 @@ def predict_paths(models: list[ServedModel]) -> dict[str, Any]:
     paths = {"/predict/{model}": {"post": named}}
     if len(models) == 1:
         paths = {"/predict": {"post": _operation("Run the model", "predict", models)}} | paths
+        if alias is not None and target_of(alias) is None:
+            paths[alias] = {"post": _operation("Run the model", "predict_alias", models)}
     return paths
 
 

@@ -92,7 +92,8 @@ def open_repository(
     """The models that `settings` name, or `engines`; none is loaded yet.
 
     Raises:
-        ValueError: The folder cannot be read, or lacks a model that is to be loaded at start.
+        ValueError: The folder cannot be read, or lacks a model that is to be loaded at start; or the platform, which
+            asks for one model, has none or several.
     """
     if engines is None and settings.repository is not None:
         folder = Folder(settings.repository, configure=partial(plan, defaults=settings), observer=statistics)
@@ -106,18 +107,20 @@ def open_repository(
             )
         except OSError as error:
             raise ValueError(f"repository: {error.filename}: {error.strerror}") from error
-    is_demo = engines is None and settings.model is None
+    if engines is not None and len(engines) > 1 and settings.platform is not None:
+        raise ValueError(f"platform: {settings.platform} asks for one model, and there are {len(engines)}")
+    file = settings.model_file() if engines is None else None
+    is_demo = engines is None and file is None
     example = {"pixels": np.array([demo.samples()[7]["pixels"]], np.float32)} if is_demo else None
     options = settings.model_options()
     models = (
         ServedModel(name, load, options=options, observer=statistics, example=example)
-        for name, load in (engines or _one_file(settings)).items()
+        for name, load in (engines or _one_file(settings, file or demo.path())).items()
     )
     return ModelRepository(models, on_change=series.changed, on_unload=series.unloaded)
 
 
-def _one_file(settings: Settings) -> dict[str, Callable[[], Engine]]:
-    path = settings.model or demo.path()
+def _one_file(settings: Settings, path: Path) -> dict[str, Callable[[], Engine]]:
     return {settings.name or _name_of(path): partial(settings.load_engine, path)}
 
 

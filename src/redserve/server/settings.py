@@ -1,23 +1,36 @@
-"""What the server is told: flags, then `REDSERVE_*` variables, then a TOML file, then defaults.
+"""What the server is told: flags, then `REDSERVE_*` variables, then a TOML file, then the platform, then defaults.
 
 The only file that reads the environment. Milliseconds become seconds here, and in `model_settings.py`, which has the
 settings that may differ from model to model.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from redserve.server.api_keys import SCOPES, ApiKeys, Keyring
 from redserve.server.deadlines import Deadlines
 from redserve.server.model_settings import ModelSettings
+from redserve.server.platforms import Platform, defaults_of, find_model
+from redserve.server.targets import ROUTE, Aliases
 
 SECRETS = frozenset(f"{scope}_keys" for scope in SCOPES)
 """Settings that are no flags: whoever may list processes sees those."""
+
+Route = Annotated[str, Field(pattern=f"^{ROUTE.pattern}$")]
+
+_PAGES = ("/metrics", "/docs", "/openapi.json")
 
 
 class Settings(ModelSettings, BaseSettings):
@@ -47,6 +60,14 @@ class Settings(ModelSettings, BaseSettings):
     """address to listen on"""
     port: int = Field(8000, ge=0, le=65535)
     """port to listen on; 0 takes a free one"""
+    platform: Platform | None = None
+    """sagemaker, vertex or azureml: address, paths and model are as that platform asks, where nothing else is said"""
+    predict_route: Route | None = None
+    """one more path that runs the model, besides /predict"""
+    ready_route: Route | None = None
+    """one more path that says whether it is ready, besides /readyz"""
+    live_route: Route | None = None
+    """one more path that says that the process answers, besides /livez"""
     api_keys_file: Path | None = None
     """a TOML file with lists of API keys: inference, metrics, admin; what has none is open to all"""
     inference_keys: SecretStr | None = None
@@ -96,6 +117,21 @@ class Settings(ModelSettings, BaseSettings):
             raise ValueError("there is no repository: name one")
         return value
 
+    @field_validator("platform")
+    @classmethod
+    def _serves_one(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("repository") is not None:
+            raise ValueError(f"{value} asks for one model, which a repository is not")
+        return value
+
+    @field_validator("predict_route", "ready_route", "live_route")
+    @classmethod
+    def _is_free(cls, value: str | None, info: ValidationInfo) -> str | None:
+        taken = (*_PAGES, "/", "/livez", "/readyz") if info.field_name == "predict_route" else _PAGES
+        if value in taken:
+            raise ValueError(f"{value} is a page of the server's own")
+        return value
+
     @field_validator("load_models")
     @classmethod
     def _is_explicit(cls, value: str, info: ValidationInfo) -> str:
@@ -139,16 +175,37 @@ class Settings(ModelSettings, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, TOML, in this order; no `.env`, no secrets folder."""
+        """Flags, environment, TOML, the platform, in this order; no `.env`, no secrets folder."""
+        sources = [init_settings, env_settings]
         path = init_settings().get("config") or env_settings().get("config")
-        if path is None:
-            return init_settings, env_settings
-        if not Path(path).is_file():
-            raise ValueError(f"there is no configuration file {str(path)!r}")
-        try:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: {error}") from error
+        if path is not None:
+            if not Path(path).is_file():
+                raise ValueError(f"there is no configuration file {str(path)!r}")
+            try:
+                sources.append(TomlConfigSettingsSource(settings_cls, toml_file=path))
+            except tomllib.TOMLDecodeError as error:
+                raise ValueError(f"{path}: {error}") from error
+        given: dict[str, Any] = {}
+        for source in reversed(sources):
+            given |= source()
+        platform: Any = given.get("platform")
+        if platform in get_args(Platform):
+            sources.append(InitSettingsSource(settings_cls, defaults_of(platform, os.environ, given=given)))
+        return tuple(sources)
+
+    def model_file(self) -> Path | None:
+        """The one to serve: named, or the one where the platform puts it; `None` is the embedded demo. Blocks.
+
+        Raises:
+            ValueError: The platform has put none there, or several.
+        """
+        if self.model is not None or self.platform is None:
+            return self.model
+        return find_model(self.platform, os.environ)
+
+    def aliases(self) -> Aliases:
+        """The part that names further paths."""
+        return Aliases(predict=self.predict_route, ready=self.ready_route, live=self.live_route)
 
     def keyring(self) -> Keyring:
         """The API keys of the settings themselves and of the file that they name, which is read here.

@@ -4,8 +4,12 @@
 /predict/{model}
 /v2/models/{model}/infer                          Open Inference Protocol
 /v2/models/{model}/versions/{version}/infer
+`Aliases.predict`                                 the only model, at the path that a platform asks for
 """
 
+import re
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -26,6 +30,41 @@ class Target(NamedTuple):
 
 
 ONLY_MODEL = Target("/predict")
+
+ROUTE = re.compile(r"/[A-Za-z0-9._~:@!$&'()*+,;=/-]{0,999}")
+"""A path that one may add: it is a label and a template of Starlette's, so neither braces nor anything encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aliases:
+    """Paths that a platform asks for, beside the server's own; a health check may have the path of inference.
+
+    Attributes:
+        predict: Runs the only model, as `/predict` does.
+        ready: Whether it is ready, as `/readyz` says it.
+        live: Whether the process answers, as `/livez` says it.
+    """
+
+    predict: str | None = None
+    ready: str | None = None
+    live: str | None = None
+
+    @cached_property
+    def health(self) -> frozenset[str]:
+        """The paths of health checks."""
+        return frozenset(path for path in (self.ready, self.live) if path is not None)
+
+    def target_of(self, path: str) -> Target | None:
+        """As `target_of`, with the paths of the platform."""
+        target = target_of(path)
+        return Target(path) if target is None and path == self.predict else target
+
+    def is_health_check(self, method: str, path: str) -> bool:
+        """Whether a request is one of these checks."""
+        return path in self.health and method in ("GET", "HEAD")
+
+
+NO_ALIASES = Aliases()
 
 _MODELS = "/v2/models/"
 _INFER = "/infer"
