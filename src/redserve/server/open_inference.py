@@ -88,7 +88,8 @@ async def _metadata(request: Request) -> Response:
     model = _model(request)
     engine = model.engine
     row_wise = engine.batchability.is_row_wise
-    versions = request.app.state.redserve.repository.versions_of(model.name)
+    asked_version = request.path_params.get("version")
+    versions = [asked_version] if asked_version else request.app.state.redserve.repository.versions_of(model.name)
     return _json(model_metadata(model.name, versions, engine.inputs, engine.outputs, row_wise=row_wise))
 
 
@@ -109,6 +110,7 @@ async def _config(request: Request) -> Response:
             engine.outputs,
             max_batch_size=policy.max_batch_size if engine.batchability.is_row_wise else 0,
             max_queue_delay_s=policy.max_queue_delay_s,
+            instances=model.options.instances,
         )
     )
 
