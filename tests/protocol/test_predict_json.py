@@ -34,6 +34,20 @@ def test_a_row_of_a_model_with_one_input_is_its_value():
     assert request.tensors["x"].tolist() == [[1.0, 2.5], [3.0, 4.0]]
 
 
+@pytest.mark.parametrize("parameters", ["null", "{}", '{"top": [1, {"a": null}]}', '"x"', "1e999"])
+def test_parameters_as_vertex_clients_send_them_are_passed_over(parameters):
+    assert one_input.decode(f'{{"parameters": {parameters}, "instances": [[1, 2]]}}'.encode()).form == "values"
+    assert one_input.decode(f'{{"inputs": {{"x": [[1, 2]]}}, "parameters": {parameters}}}'.encode()).form == "columns"
+
+
+@pytest.mark.parametrize(
+    "body", ['{"parameters": {}}', '{"instances": [[1, 2]], "parameters": {x}}', '{"parameters": 1']
+)
+def test_parameters_make_no_request_by_themselves_and_have_to_be_json(body):
+    with pytest.raises(BadRequest):
+        one_input.decode(body.encode())
+
+
 def test_a_row_may_name_its_inputs():
     assert one_input.decode(b'{"instances": [{"x": [1, 2]}]}').tensors["x"].tolist() == [[1.0, 2.0]]
     assert odd_names.decode(b'{"instances": [{"pixel values:0": [1, 2]}]}').tensors["pixel values:0"].shape == (1, 2)
