@@ -32,7 +32,7 @@ def measure(*, seeds: range, most: int) -> list[dict[str, Any]]:
     for name, workload in {**KNOWN, **UNSEEN}.items():
         fewer = replace(workload, count=min(workload.count, most))
         for load in (NORMAL, *LOADS):
-            policies = {"fifo": fifo, **POLICIES} if load == NORMAL else POLICIES
+            policies = POLICIES if load != NORMAL else {"fifo": fifo, **POLICIES}
             runs = {
                 label: [round(goodput(fewer, load, policy, seed=seed), 2) for seed in seeds]
                 for label, policy in policies.items()

@@ -52,7 +52,7 @@ class Workload:
     poison: float = 0.0
     attempts: int = 1
     burst_s: float = 0.0
-    count: int = 20_000
+    count: int = 10_000
 
     @property
     def capacity(self) -> float:
@@ -84,7 +84,7 @@ UNSEEN = {
     "drift": replace(A, drift=2.0),
     "cold start": replace(A, is_seeded=False, count=4_000),
     "slow first batch": replace(A, is_seeded=False, first_s=0.1),
-    "rows 1-16": replace(A, rows=(1, 16), count=6_000),
+    "rows 1-16": replace(A, rows=(1, 16)),
     "two groups": replace(A, groups=2),
     "cancels": replace(A, cancelled=0.1),
     "poison": replace(A, poison=0.01),

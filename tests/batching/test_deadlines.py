@@ -154,3 +154,20 @@ async def test_a_hanging_function_delays_nobodys_expiry():
         engine.end(0)
 
     assert engine.calls == [["hangs"]]
+
+
+def test_a_drain_ends_though_all_that_was_left_has_expired():
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        batcher = Batcher(echo_10_ms, policy=BatchPolicy(max_batch_size=1), clock=loop.time)
+        running = asyncio.create_task(batcher("running"))
+        await asyncio.sleep(0.0093)
+        late = asyncio.create_task(batcher("late", deadline_s=0.0095))  # before any timer, after the batch was taken
+        await asyncio.sleep(0)
+        await batcher.aclose()
+        return await asyncio.gather(running, late, return_exceptions=True)
+
+    running, late = run(main())
+
+    assert running == "running"
+    assert isinstance(late, DeadlineExpired)

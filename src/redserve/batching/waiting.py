@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 PATIENCE_S = 1.0
-"""A request without a deadline is overtaken by those due earlier than so long after its arrival, and by no others.
+"""A request without a deadline takes its turn as if it were due so long after its arrival, though it never expires.
 
-So no stream of deadlines, however dense, keeps it waiting for ever.
+So those due earlier overtake it, but no stream of deadlines, however dense, keeps it waiting for ever.
 """
 
 
