@@ -27,12 +27,12 @@ from redserve.server.api_keys import Keyring
 from redserve.server.asgi_door import InferenceDoor
 from redserve.server.auth import PROBES, KeyGuard, scope_needed
 from redserve.server.bodies import Bodies
-from redserve.server.call import Terms
 from redserve.server.logs import AccessLog, configure_logging
 from redserve.server.model_set import ModelSeries, open_repository
 from redserve.server.service import InferenceService
 from redserve.server.settings import Settings
 from redserve.server.statistics import Statistics
+from redserve.server.terms import Terms
 
 
 @dataclass

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
@@ -19,11 +18,10 @@ from redserve.batching import Answer, Ticket
 from redserve.engine.tensors import Array
 from redserve.errors import BadRequest, ModelError, RedserveError
 from redserve.protocol import Codec, Encoded, InferRequest, choose_encoding, compress, decompress
-from redserve.server.bodies import Bodies
 from redserve.server.deadlines import HEADER as TIMEOUT_MS
-from redserve.server.deadlines import Deadlines
 from redserve.server.endpoint import Endpoint
-from redserve.server.reply import Reply, error_reply
+from redserve.server.reply import Reply
+from redserve.server.terms import Terms
 
 logger = logging.getLogger("redserve.server")
 
@@ -34,29 +32,6 @@ LARGE_BYTES = 65_536
 
 MIN_COMPRESSED_BYTES = 1_024
 """A smaller answer fits one packet as it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """What all requests of a server have in common.
-
-    Attributes:
-        bodies: The bound of what is held before it is queued.
-        deadlines: When answers are due.
-        missed: Told the model of each answer that is sent after its deadline.
-        overload_status: The status of what is turned away because too much waits: 503 or 429.
-    """
-
-    bodies: Bodies
-    deadlines: Deadlines
-    missed: Callable[[str], None]
-    overload_status: int = 503
-
-    def refusal(self, error: RedserveError, *, model: str = "", is_open_inference: bool = False) -> Reply:
-        """The answer to a request that fails with `error`."""
-        return error_reply(
-            error, model=model, overload_status=self.overload_status, is_open_inference=is_open_inference
-        )
 
 
 class Call:

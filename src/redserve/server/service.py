@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from redserve.errors import RedserveError
 from redserve.models import ModelRepository, ModelState, ServedModel
 from redserve.protocol import Codec
-from redserve.server.call import Call, Terms
+from redserve.server.call import Call
 from redserve.server.deadlines import HEADER as TIMEOUT_MS
 from redserve.server.endpoint import Endpoint
 from redserve.server.reply import Reply
 from redserve.server.statistics import Statistics
 from redserve.server.targets import Target
+from redserve.server.terms import Terms
 
 
 class InferenceService:
