@@ -52,6 +52,28 @@ def row_encoding(folder: Path, *, batch: int | str | None = "batch", columns: in
     )
 
 
+def adding(path: Path, amount: float, *, columns: int | str = "columns") -> Path:
+    """`y = x + amount`: every answer tells which file it is from."""
+    return save(
+        path,
+        [_node("Add", ["x", "amount"], ["y"])],
+        {"x": (_FLOAT, ["batch", columns])},
+        {"y": (_FLOAT, ["batch", columns])},
+        {"amount": np.float32([amount])},
+    )
+
+
+def heavy(path: Path, *, size: int = 4096) -> Path:
+    """A matrix of `size` x `size` that its input is multiplied with: 64 MiB of weights by default."""
+    return save(
+        path,
+        [_node("MatMul", ["x", "weight"], ["y"])],
+        {"x": (_FLOAT, ["batch", size])},
+        {"y": (_FLOAT, ["batch", size])},
+        {"weight": np.random.default_rng(0).random((size, size), np.float32)},
+    )
+
+
 def identity(folder: Path, *, dtype: int = _FLOAT, shape: Shape = ("batch", 4)) -> Path:
     """`y = x`, of any dtype."""
     return save(
