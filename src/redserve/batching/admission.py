@@ -90,7 +90,7 @@ class Admission(Generic[W]):
 
     def others_free_s(self, now_s: float) -> float:
         """When the next engine is free besides one that is about to take a batch; only told where it matters."""
-        return self._free_s(now_s, besides=1) if self._queue.has_deadlines else math.inf
+        return self._free_s(now_s, self._active() - 1) if self._queue.has_deadlines else math.inf
 
     def _check(self, first: W, rows: int, now_s: float) -> None:
         if self._cost.knows_enough:
@@ -104,7 +104,7 @@ class Admission(Generic[W]):
 
     def _finish_s(self, first: W, rows: int, now_s: float) -> float:
         """When the last of `rows` is answered that come with `first`."""
-        service_s, full_rows = self._cost.service_s, self._full_rows
+        service_s, full_rows, active = self._cost.service_s, self._full_rows, self._active()
         before, behind, others = self._queue.around(first)
         batches_before = math.ceil((before + rows) / full_rows) - 1
         own_rows = max(before + rows - batches_before * full_rows + behind, self._usual_rows)
@@ -112,7 +112,7 @@ class Admission(Generic[W]):
         for other in others:
             ahead_s += math.ceil(other / full_rows) * service_s(min(other, round(full_rows)))
         own_s = service_s(math.ceil(min(own_rows, full_rows)))
-        return self._free_s(now_s) + ahead_s / self._active() + own_s
+        return self._free_s(now_s, active) + ahead_s / active + own_s
 
     def _room_s(self, rows: int, now_s: float) -> float | None:
         """How long it takes until so many of the rows that wait are taken; `None` where nothing is known."""
@@ -120,7 +120,8 @@ class Admission(Generic[W]):
         if not full_s:
             return None
         batches_before = math.ceil(rows / self._full_rows) - 1
-        return self._free_s(now_s) - now_s + batches_before * full_s / self._active()
+        active = self._active()
+        return self._free_s(now_s, active) - now_s + batches_before * full_s / active
 
     def _sized_cap_rows(self, budget_s: float) -> int:
         """Rows that may wait, by rule of thumb: as many batches as the budget has time for, less two; one at least."""
@@ -130,9 +131,9 @@ class Admission(Generic[W]):
         batches = max(self._active() * (budget_s / full_s - 2), 1.0)
         return min(round(batches * self._policy.max_batch_size), self._policy.max_queue_rows)
 
-    def _free_s(self, now_s: float, *, besides: int = 0) -> float:
-        """When the next engine is free; `inf`: never."""
-        if len(self._running) < self._active() - besides:
+    def _free_s(self, now_s: float, engines: int) -> float:
+        """When the next of so many engines is free; `inf`: never."""
+        if len(self._running) < engines:
             return now_s
         service_s = self._cost.service_s
         ends_s = [run.taken_s + service_s(run.batch.rows) for run in self._running.values()]
