@@ -23,6 +23,7 @@ FLOORS = {
     "protocol": 2,
     "models": 3,
     "server": 4,
+    "offline": 4,
     "cli": 5,
 }
 ONE_ROOM = dict.fromkeys(("middleware", "observed_request", "routes", "route_table"), "asgi")  # files of one room
@@ -38,6 +39,7 @@ THIRD_PARTY = {
     "route_table": set(),
     "protocol": {"numpy", "msgspec", "orjson"},
     "models": {"numpy"},
+    "offline": {"numpy", "orjson", "rich"},
     "server": {
         "fastapi",
         "fastapi_offline",

@@ -1,4 +1,4 @@
-"""The `redserve` command: `serve` models, `inspect` one, `check` a folder of them."""
+"""The `redserve` command: `serve` models, `inspect` one, `check` a folder of them, `predict` rows without a server."""
 
 import argparse
 import importlib.metadata
@@ -58,16 +58,55 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("repository", type=Path, metavar="DIR", help="as for serve --repository")
     check.add_argument("--device", choices=("auto", "cuda", "cpu"), help="in place of what the configurations say")
     check.set_defaults(run=_check)
+    predict = commands.add_parser(
+        "predict",
+        help="answer the rows of a file, without a server",
+        description="Answer each row of a file as /predict would, into another file. A job that was broken off goes on "
+        "where it was when the same command is given again.",
+        epilog="Settings of the model may also be REDSERVE_* variables or lines of the --config file, as for serve.",
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_settings(predict, only=_PREDICT_SETTINGS)
+    predict.add_argument("--in", dest="source", required=True, metavar="ROWS", help="rows.jsonl, x.npy, or - for stdin")
+    predict.add_argument(
+        "--out", dest="target", required=True, metavar="ANSWERS", help="answers.jsonl, y.npy, or - for stdout"
+    )
+    predict.add_argument(
+        "--on-error",
+        choices=("stop", "skip", "null"),
+        default="stop",
+        help='a row without an answer ends the job, or leaves {"error": ...} or null (in an array NaN) in its place '
+        "(default: stop)",
+    )
+    predict.add_argument("--output", default=None, metavar="NAME", help="which output of the model y.npy is of")
+    predict.add_argument("--restart", action="store_true", default=False, help="begin anew, whatever is done")
+    predict.add_argument(
+        "--checkpoint-s", type=float, default=5.0, metavar="S", help="seconds of work a crash may cost (default: 5)"
+    )
+    predict.set_defaults(run=_predict)
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+_PREDICT_SETTINGS = (
+    "config",
+    "device",
+    "device_id",
+    "intra_op_threads",
+    "session_options",
+    "provider_options",
+    "batching",
+    "max_batch_size",
+    "finite",
+)
+
+
+def _add_settings(parser: argparse.ArgumentParser, *, only: Sequence[str] = ()) -> None:
     """A flag for each field of `Settings`; values are checked by it, so that every source is checked alike."""
     from redserve.server.settings import SECRETS, Settings
 
     parser.add_argument("model", nargs="?", metavar="PATH.onnx", help=Settings.model_fields["model"].description)
     for name, field in Settings.model_fields.items():
-        if name == "model" or name in SECRETS:
+        if name == "model" or name in SECRETS or (only and name not in only):
             continue
         flag = f"--{name.replace('_', '-')}"
         text = (field.description or "").replace("%", "%%")
@@ -87,12 +126,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from redserve.server.runner import serve
     from redserve.server.settings import Settings
 
-    flags: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key != "run"}
     try:
-        for name in ("session_options", "provider_options"):
-            if name in flags:
-                flags[name] = dict(_key_value(text) for text in flags[name])
-        settings = Settings.load(flags)
+        settings = Settings.load(_flags(arguments))
     except ValueError as error:
         print(f"redserve: {error}", file=sys.stderr)
         return 2
@@ -104,6 +139,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # an engine thread may still be in native code, which aborts when the interpreter ends under it
+
+
+def _flags(arguments: argparse.Namespace, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    flags: dict[str, Any] = {key: value for key, value in vars(arguments).items() if key not in ("run", *without)}
+    for name in ("session_options", "provider_options"):
+        if name in flags:
+            flags[name] = dict(_key_value(text) for text in flags[name])
+    return flags
 
 
 def _key_value(text: str) -> tuple[str, str]:
@@ -158,6 +201,53 @@ def _check(arguments: argparse.Namespace) -> int:
         print(f"redserve: there is no model in {arguments.repository}", file=sys.stderr)
         return 1
     return status
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from functools import partial
+
+    from redserve import demo
+    from redserve.errors import RedserveError
+    from redserve.offline import Job, Stopped, StopSignals, fingerprint, predict, reporter_for
+    from redserve.server.settings import Settings
+
+    own = {name: getattr(arguments, name) for name in Job.__dataclass_fields__ if hasattr(arguments, name)}
+    status = 1
+    try:
+        settings = Settings.load(_flags(arguments, without=tuple(own)))
+        model = settings.model or demo.path()
+        terms = {
+            name: getattr(settings, name) for name in ("batching", "finite", "session_options", "provider_options")
+        }
+        with StopSignals() as stop:
+            summary = predict(
+                Job(terms={"model": fingerprint(model), **terms}, **own),
+                partial(settings.load_engine, model),
+                settings.model_options(),
+                reporter=reporter_for(sys.stderr),
+                stop=stop,
+            )
+    except ValueError as error:  # settings that are wrong
+        _complain(str(error), error)
+        status = 2
+    except RedserveError as error:
+        _complain(str(error), error)
+    except OSError as error:
+        names = {"-": "standard output"}
+        name = error.filename or names.get(arguments.target, arguments.target)
+        _complain(f"{name}: {error.strerror or error}", error)
+    except Stopped as error:
+        _complain(str(error), error)
+        status = error.status
+    else:
+        print(f"redserve: {summary}", file=sys.stderr)
+        status = 0
+    sys.stderr.flush()
+    os._exit(status)  # as above
+
+
+def _complain(text: str, error: BaseException) -> None:
+    print("; ".join((f"redserve: {text}", *getattr(error, "__notes__", ()))), file=sys.stderr)
 
 
 if __name__ == "__main__":
