@@ -167,9 +167,15 @@ def _request_schema(models: list[ServedModel]) -> dict[str, Any]:
         if is_row_wise:
             rows = {name: column["items"] for name, column in columns.items()}
             kinds_of_row = [*rows.values(), _object(rows)] if len(rows) == 1 else [_object(rows)]
-            forms += [_object({"instances": {"type": "array", "items": row, "minItems": 1}}) for row in kinds_of_row]
-        forms.append(_object({"inputs": _object(columns)}))
+            forms += [_body({"instances": {"type": "array", "items": row, "minItems": 1}}) for row in kinds_of_row]
+        forms.append(_body({"inputs": _object(columns)}))
     return {"anyOf": forms} if forms else _one_of("instances", "inputs")
+
+
+def _body(properties: dict[str, Any]) -> dict[str, Any]:
+    body = _object(properties)
+    body["properties"] = properties | {"parameters": {"description": "as Vertex AI's clients send it; has no effect"}}
+    return body
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
