@@ -68,6 +68,7 @@ class Crew(Generic[P, R]):
             policy, clock=clock, turn_away=self._turn_away_soon, cost=CostModel(service_times_s), gate=gate
         )
         self.is_closing = False
+        self._is_broken = False
         self._name = name
         self._recorder = recorder
         self._clock = clock
@@ -84,6 +85,7 @@ class Crew(Generic[P, R]):
             max_reruns=policy.max_reruns,
             deliver=self._deliver,
             ended=self._worker_ended,
+            broken=self._worker_broken,
             give_up=self._give_up,
         )
         self._worker_type: Callable[..., Worker] = ThreadWorker if is_threaded else TaskWorker
@@ -95,8 +97,8 @@ class Crew(Generic[P, R]):
 
     @property
     def is_stalled(self) -> bool:
-        """Whether every instance hangs in calls that were given up."""
-        return not self.is_closing and not self.dispatcher.has_workers
+        """Whether every instance hangs in calls that were given up, or the batcher itself is broken."""
+        return self._is_broken or (not self.is_closing and not self.dispatcher.has_workers)
 
     def flush(self) -> None:
         """Something has been offered."""
@@ -210,6 +212,11 @@ class Crew(Generic[P, R]):
             self._cut(run, ShuttingDown("shut down while the batch ran"), None)
         self._all_ended.set()
         self._clean_up()
+
+    def _worker_broken(self) -> None:
+        _log.critical("a worker has died, nothing runs any more", extra={"batcher": self._name})
+        self._is_broken = True
+        self._give_up()
 
     def _worker_ended(self) -> None:
         if self.is_closing and not self.dispatcher.has_workers:

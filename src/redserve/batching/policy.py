@@ -16,9 +16,8 @@ class BatchPolicy:
         max_queue_bytes: Bytes that may wait, as the callers declare them.
         max_reruns: Runs spent, at most, on finding which requests of a failed batch are at fault; 0 fails it whole.
             Any three of 64 take 30 (all cases counted).
-        slo_s: By when a request is to be answered that brings no deadline of its own, counted from its arrival. It
-            also bounds the queue to what can be served in that time, by what is known of the service times. `None`:
-            whenever it comes.
+        slo_s: By when a request is to be answered that brings no deadline of its own, counted from its arrival; who
+            would be later is refused, and who gets too late is not run. `None`: whenever it comes.
         linger: Whether an engine that has just finished may wait up to 0.5 ms for the clients it has just answered,
             where that has paid before. Threads only.
 

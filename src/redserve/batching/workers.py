@@ -34,6 +34,7 @@ class Home(Generic[P, R]):
     max_reruns: int
     deliver: Callable[[Delivery[P, R]], None]
     ended: Callable[[], None]
+    broken: Callable[[], None]
     give_up: Callable[[], None]
 
     def attempts(
@@ -73,11 +74,15 @@ class ThreadWorker(Generic[P, R]):
         self.wake()
 
     def _serve(self) -> None:
-        while (step := self._home.dispatcher.next_step(self)) is not None:
-            if isinstance(step, Run):
-                self._run(step)
-            else:
-                self._sleep(step)
+        try:
+            while (step := self._home.dispatcher.next_step(self)) is not None:
+                if isinstance(step, Run):
+                    self._run(step)
+                else:
+                    self._sleep(step)
+        except BaseException:  # a fault of this room, or of the hash of a group: nobody may wait for a dead thread
+            self._post(self._home.broken)
+            raise
         self._post(self._home.ended)
 
     def _sleep(self, until_s: float) -> None:
