@@ -213,8 +213,8 @@ class Crew(Generic[P, R]):
         self._all_ended.set()
         self._clean_up()
 
-    def _worker_broken(self) -> None:
-        _log.critical("a worker has died, nothing runs any more", extra={"batcher": self._name})
+    def _worker_broken(self, error: BaseException) -> None:
+        _log.critical("a worker has died, nothing runs any more", extra={"batcher": self._name}, exc_info=error)
         self._is_broken = True
         self._give_up()
 

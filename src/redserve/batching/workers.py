@@ -34,7 +34,7 @@ class Home(Generic[P, R]):
     max_reruns: int
     deliver: Callable[[Delivery[P, R]], None]
     ended: Callable[[], None]
-    broken: Callable[[], None]
+    broken: Callable[[BaseException], None]
     give_up: Callable[[], None]
 
     def attempts(
@@ -80,10 +80,10 @@ class ThreadWorker(Generic[P, R]):
                     self._run(step)
                 else:
                     self._sleep(step)
-        except BaseException:  # a fault of this room, or of the hash of a group: nobody may wait for a dead thread
-            self._post(self._home.broken)
-            raise
-        self._post(self._home.ended)
+        except BaseException as error:  # of this room, or of the hash of a group: nobody may wait for a dead thread
+            self._post(self._home.broken, error)
+        else:
+            self._post(self._home.ended)
 
     def _sleep(self, until_s: float) -> None:
         if until_s == math.inf:

@@ -88,7 +88,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         super().connection_made(transport)
         self._waiting_since_s = self.loop.time()
         if len(self.connections) > self.limits.max_connections:
-            self.refuse(503, "too_many_connections", "too many connections are open")
+            self.refuse(503, "too_many_connections", "too many connections are open", b"retry-after: 1\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: no request of this connection has anybody to answer, those that wait in line included."""
@@ -178,7 +178,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         """Refuse what could not be parsed."""
         self.refuse(*(self._refusal or (400, "bad_request", msg)))
 
-    def refuse(self, status: int, reason: str, message: str) -> None:
+    def refuse(self, status: int, reason: str, message: str, header: bytes = b"") -> None:
         """Answer with an error and close; where an answer is still on its way, it is the last one instead."""
         cycle = self.cycle
         is_within_body = self._waiting_since_s is None
@@ -192,8 +192,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             return
         body = orjson.dumps({"error": {"reason": reason, "message": message}})
         self.transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-            % (status, http.HTTPStatus(status).phrase.encode(), len(body), body)
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
+            % (status, http.HTTPStatus(status).phrase.encode(), len(body), header, body)
         )
         # Closing at once would reset the connection while the client still sends, and take the answer from it.
         # Source: RFC 9112, 9.6
