@@ -1,0 +1,141 @@
+from pathlib import Path
+
+import pytest
+
+from redserve.models import VersionPolicy
+from redserve.server.model_settings import ModelConfig, ModelSettings, plan
+from redserve.server.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("REDSERVE_CONFIG", raising=False)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes a configuration, and reads it, over the server's settings."""
+
+    def read(text: str, **server: object) -> ModelConfig:
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        return ModelConfig.read(path, Settings.load(server))
+
+    return read
+
+
+def test_what_a_configuration_does_not_say_the_server_does(config):
+    options = config("max_batch_size = 3\n", max_queue_rows=7, slo_ms=50, instances=2).model_options()
+
+    assert options.max_batch_size == 3
+    assert options.policy.max_queue_rows == 7
+    assert options.policy.slo_s == options.timeout_s == 0.05
+    assert options.instances == 2
+
+
+def test_a_model_may_differ_from_the_server_in_all_that_concerns_it(config):
+    settings = config(
+        'device = "cpu"\nintra_op_threads = 1\ninstances = 3\nbatching = "off"\nmax_queue_delay_ms = 2\n'
+        "request_timeout_ms = 100\nmax_queue_rows = 9\nmax_queue_mib = 1\nmax_run_s = 5\nfinite = false\n"
+        "[session_options]\nenable_mem_pattern = false\ninter_op_num_threads = 1\n",
+        device="cuda",
+        finite=True,
+    )
+    options = settings.model_options()
+
+    assert (settings.device, settings.intra_op_threads, settings.batching) == ("cpu", 1, "off")
+    assert settings.session_options == {"enable_mem_pattern": False, "inter_op_num_threads": 1}
+    assert (options.instances, options.max_run_s, options.finite, options.timeout_s) == (3, 5, False, 0.1)
+    assert (options.policy.max_queue_delay_s, options.policy.max_queue_rows) == (0.002, 9)
+    assert options.policy.max_queue_bytes == 2**20
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("", VersionPolicy()),
+        ('versions = "latest"', VersionPolicy()),
+        ('versions = "all"', VersionPolicy(latest=None)),
+        ("versions = {latest = 2}", VersionPolicy(latest=2)),
+        ("versions = [1, 30]", VersionPolicy(latest=None, only=frozenset({"1", "30"}))),
+    ],
+)
+def test_a_version_policy_has_four_forms(config, text, policy):
+    assert config(text).versions == policy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_batch = 3", "max_batch: unknown key; known are batching, device, "),
+        ("port = 3", "port: unknown key"),
+        ("[label]\ny = []", "label: unknown key"),
+        ("max_batch_size = 0", "max_batch_size: Input should be greater than or equal to 1"),
+        ("instances = 0", "instances: Input should be greater than or equal to 1"),
+        ('device = "tpu"', "device: Input should be 'auto', 'cuda' or 'cpu'"),
+        ("versions = 1", 'versions: write "latest", "all", a list of numbers, or {latest = 2}'),
+        ("versions = []", "versions: write"),
+        ('versions = ["1"]', "versions: write"),
+        ("versions = [0]", "versions: write"),
+        ("versions = {latest = 0}", "versions: write"),
+        ("versions = {latest = true}", "versions: write"),
+        ("versions = {newest = 1}", "versions: write"),
+        ("[labels]\ny = 3", "labels: "),
+        ("max_batch_size = \n", "Invalid value"),
+    ],
+)
+def test_a_wrong_line_is_refused_by_file_and_key(config, tmp_path, text, message):
+    with pytest.raises(ValueError, match=r"config\.toml") as refused:
+        config(text)
+
+    assert str(refused.value).startswith(f"{tmp_path / 'config.toml'}: {message}")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ValueError, match=r"config\.toml: 'utf-8'"):
+        ModelConfig.read(path, Settings.load())
+
+
+def test_labels_are_a_list_or_a_file_beside_the_configuration(config, tmp_path):
+    (tmp_path / "names.txt").write_text("cat\n dog \n\ncow\n")
+
+    options = config('[labels]\nx = ["a", "b"]\ny = "names.txt"\n').model_options()
+
+    assert options.labels == {"x": ["a", "b"], "y": ["cat", "dog", "cow"]}
+    with pytest.raises(FileNotFoundError):
+        config('[labels]\ny = "nowhere.txt"\n')
+
+
+def test_a_model_without_a_configuration_is_served_as_the_server_says():
+    defaults = ModelSettings.model_validate({"max_batch_size": 5, "instances": 2})
+
+    planned = plan("cat", None, defaults=defaults)
+
+    assert planned.options == defaults.model_options()
+    assert planned.versions == VersionPolicy()
+
+
+def test_instances_share_the_cores_unless_told_otherwise(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "redserve.engine.onnx_runtime.OnnxRuntimeEngine.load",
+        lambda path, *, intra_op_threads, **options: asked.append(intra_op_threads),
+    )
+    monkeypatch.setattr("redserve.server.model_settings.usable_cpus", lambda: 6)
+    for instances, threads in ((1, None), (2, None), (4, None), (12, None), (2, 5)):
+        settings = ModelSettings.model_validate({"instances": instances, "intra_op_threads": threads})
+        settings.load_engine(Path("model.onnx"))
+
+    assert asked == [None, 3, 1, 1, 5]
+
+
+def test_a_check_may_be_made_on_another_device_than_the_configuration_names(tmp_path):
+    (tmp_path / "config.toml").write_text('device = "cuda"\n')
+    defaults = ModelSettings.model_validate({})
+
+    planned = plan("cat", tmp_path / "config.toml", defaults=defaults, device="cpu")
+
+    assert planned.load_engine.__self__.device == "cpu"  # type: ignore[attr-defined]
