@@ -4,7 +4,7 @@ Three small libraries that know nothing of each other (metrics, batching, engine
 middleware, the wire formats), and one room that wires them (the server):
 
     floor 5   cli
-    floor 4   server                             FastAPI, uvicorn
+    floor 4   server · offline                   FastAPI, uvicorn · rows of a file, without a server
     floor 3   models                             loads, warms, drains
     floor 2   middleware, routes · protocol      ASGI · bytes to tensors
     floor 1   metrics · batching · engine        prometheus_client · nothing · numpy (onnxruntime in one file)

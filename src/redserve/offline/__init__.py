@@ -17,8 +17,11 @@ the mark is refused, as is another model. Reading the part that is done once mor
 Decision: output is appended, never mapped. A full disk is then an error that can be told, not a signal that kills the
 process; and the size of what was written with certainty is all that a mark has to say of it.
 
-Decision: one thread runs the engine while another reads, parses and writes. ONNX Runtime lets go of the interpreter
-while it runs, so what Python does costs no time of a model that is busy longer.
+Decision: one thread runs the engine while another reads, parses and writes. With an engine that leaves the core alone
+for as long as the rest takes (0.8 ms for 64 digits), that is 1.4 to 1.6 times as fast as one after the other; with an
+engine on the same, busy, cores it is as fast.
+
+Decision: the input of a pipe, and the output into one, are not resumable. They are for rows that something else keeps.
 """
 
 from redserve.offline.ends import Job

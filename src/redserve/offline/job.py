@@ -38,7 +38,7 @@ class Summary:
         rows_before: Those that an earlier run of the job has done.
         failed: Those without an answer.
         seconds: Since the model was ready.
-        engine_s: Of those, in the engine.
+        engine_s: Of those, in the engine, and in waits for the interpreter when a run has ended.
     """
 
     rows: int
