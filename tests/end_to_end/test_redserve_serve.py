@@ -85,7 +85,7 @@ async def post_all(url, bodies):
     return [answer.json() for answer in answers]
 
 
-@pytest.mark.parametrize("max_batch_size", ["1", "2", "3", "4", "8", "16", "32", "64", "auto"])
+@pytest.mark.parametrize("max_batch_size", ["1", "64", "auto"])
 def test_64_clients_at_once_each_get_the_answer_to_their_own_row(tmp_path, max_batch_size):
     with Served(str(row_encoding(tmp_path)), "--max-batch-size", max_batch_size) as served:
         for round_number in range(5):
