@@ -6,7 +6,7 @@ import pytest
 
 from models.model_folder import open_folder, put
 from redserve.errors import BadRequest
-from redserve.models.source import Listing, checked_name, list_models, settle
+from redserve.models.listing import Listing, checked_name, list_models, settle
 
 
 def chosen(folder, **how):

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from redserve.errors import ClientError, ModelLoadError, ShuttingDown, UnknownModel
 from redserve.models.daemon import in_daemon_thread
+from redserve.models.listing import checked_name
 from redserve.models.running import RunningModels
 from redserve.models.served_model import ModelState, ServedModel
-from redserve.models.source import Candidate, Folder, Wanted, checked_name
+from redserve.models.source import Candidate, Folder, Wanted
 from redserve.models.transitions import number_of
 
 logger = logging.getLogger("redserve.models")
