@@ -332,6 +332,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         (("--in", "x.npy", "--out", "y.npy"), 1, "several outputs (probabilities, label): choose one"),
         (("--in", "x.jsonl", "--out", "y.npy"), 1, "an array is written from an array"),
         (("--max-batch-size", "0", "--in", "x.jsonl", "--out", "o.jsonl"), 2, "redserve: max_batch_size: "),
+        (("--checkpoint-s", "-1", "--in", "x.jsonl", "--out", "o.jsonl"), 2, "checkpoint_s must be >= 0"),
         (("--in", "x.jsonl"), 2, "--out"),
     ],
 )

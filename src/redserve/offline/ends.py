@@ -42,6 +42,10 @@ class Job:
     checkpoint_s: float = 5.0
     terms: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        if not self.checkpoint_s >= 0:
+            raise ValueError(f"checkpoint_s must be >= 0, got {self.checkpoint_s}")
+
 
 def open_output(job: Job, stack: ExitStack) -> Output:
     """Where the answers go; `stack` closes what is opened for it.
