@@ -1,7 +1,9 @@
 """Jobs in process, on an engine that doubles its rows and fails where one begins with -1."""
 
 import json
+import math
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from puppet_engine import PuppetEngine
+from puppet_engine import WAIT_S, PuppetEngine
 from redserve.engine.base import Batchability
+from redserve.engine.tensors import Array, Tensors
 from redserve.models import ModelOptions
 from redserve.offline import Job, JobFailed, Stopped, StopSignals, Summary, predict
 from redserve.offline.terms import fingerprint
@@ -42,12 +45,13 @@ def do(
     source: str = "rows.jsonl",
     target: str = "out.jsonl",
     model: str = "one",
+    checkpoint_s: float = 0,
     **more: Any,
 ) -> Summary:
     job = Job(
         source=str(folder / source),
         target=str(folder / target),
-        checkpoint_s=0,
+        checkpoint_s=checkpoint_s,
         terms={"model": model},
         **more,
     )
@@ -164,7 +168,7 @@ def test_a_job_does_not_go_on_under_other_terms(folder, change, reason):
 
 
 def test_a_row_without_an_answer_ends_the_job_and_may_be_corrected(folder):
-    rows_file(folder, [[row, 1] for row in range(700)] + [[1, 2, 3]] + [[701, 1]])
+    rows_file(folder, [[row, 1] for row in range(700)] + [[1, 2, 3]] + [[701, 1]] + [[-1, 1]])
     with pytest.raises(JobFailed, match=r"row 701: .*must have 2 along axis 1"):
         do(folder)
     rows_file(folder, [[row, 1] for row in range(702)])
@@ -208,15 +212,32 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(folder, change, reaso
 
 
 def test_a_signal_keeps_what_is_done_even_while_the_engine_hangs(folder):
-    engine = PuppetEngine()
+    class Hanging(PuppetEngine):
+        """Hangs at row 256, the first of the second block."""
+
+        hangs = threading.Event()
+        interrupts = 0
+
+        def run(self, tensors: Tensors) -> list[Array]:
+            if tensors["x"][0, 0] == 256:
+                self.shut()
+                self.hangs.set()
+            return super().run(tensors)
+
+        def interrupt(self, thread_id: int | None = None) -> None:
+            self.interrupts += 1
+            super().interrupt(thread_id)
+
+    engine = Hanging()
 
     def told(rows: int) -> None:
-        engine.shut()
+        assert engine.hangs.wait(WAIT_S)
         signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Stopped) as stopped:
-        do(folder, told=told, engine=engine)
+        do(folder, told=told, engine=engine, checkpoint_s=math.inf)
 
+    assert engine.interrupts == 1
     assert stopped.value.__notes__ == ["256 rows are done and kept: the same command goes on from there"]
     assert do(folder).rows_before == 256
 
