@@ -78,9 +78,9 @@ Decision: one mechanism for every deadline, and choose late.
     likely in time per second, given the noise. The choice of the start is what matters under overload, when somebody
     has to go. In virtual time, mean of 10 seeds, at 1.2 and 2 times the capacity 97.8 to 99.6 % of it are answered in
     time with steady service times, 95.2 to 98.7 % with 30 % noise, and at 0.7 times no more than 1 point less than by
-    plain FIFO. On shapes that had no part in the choice, and at 5 times: 95 % or more of the best of four other policies
-    in the same cell, but for a drift at 5 times (94.5 %) and bursts at 1.2 and 5 times (94.6, 94.7 %); in the worst seed
-    78 % (1 % of bad requests at 5 times). `benchmarks/overload_policies.py`,
+    plain FIFO. On shapes that had no part in the choice, and at 5 times: 95 % or more of the best of four other
+    policies in the same cell, but for a drift at 5 times (94.5 %) and bursts at 1.2 and 5 times (94.6, 94.7 %); in the
+    worst seed 78 % (1 % of bad requests at 5 times). `benchmarks/overload_policies.py`,
     `benchmarks/results/overload_policies.json`; held by tests.
     Refused: shrinking a batch to save its oldest, for which all others pay; head drop, which a tight deadline at
     the head of the queue turns into a disaster (36 % with mixed deadlines); CoDel, which knows no deadlines.
