@@ -295,11 +295,11 @@ def test_a_group_that_cannot_be_in_time_does_not_hold_up_one_that_can():
     assert taken(queue).requests == [fine]
 
 
-def test_no_deadline_is_missed_for_company():
+def test_no_deadline_is_missed_for_company_nor_by_who_wakes_a_little_late():
     queue = costed(waiting(0.0, deadline_s=0.030), max_queue_delay_s=0.1)
 
-    assert queue.due_s() == pytest.approx(0.020)
-    assert taken(queue, 0.0201).why == "delay"
+    assert queue.due_s() == pytest.approx(0.015)  # 10 ms to run, 3 ms for its noise, 2 ms to wake
+    assert taken(queue, 0.017).why == "delay"
 
 
 def test_a_full_group_does_not_end_the_delay_of_one_that_is_due_earlier():

@@ -121,3 +121,21 @@ def test_predictions_never_fall_with_the_rows_and_are_never_negative(
     assert predictions[0] >= 0
     assert all(map(math.isfinite, predictions))
     assert cost.noise >= 0
+
+
+def test_a_size_that_seemed_too_slow_to_be_run_is_unknown_again_after_long():
+    cost = CostModel({1: 0.004, 2: 0.004, 32: 5.0})
+
+    for _ in range(3_000):  # nobody runs 32 rows any more
+        cost.observe(rows=1, seconds=0.004)
+        cost.observe(rows=2, seconds=0.004)
+
+    assert cost.service_s(32) == pytest.approx(0.004)
+
+
+def test_one_long_first_run_of_a_size_does_not_make_it_unaffordable():
+    cost = CostModel({1: 0.004, 32: 0.010})
+
+    cost.observe(rows=8, seconds=3.0)
+
+    assert cost.service_s(8) < 0.03

@@ -27,6 +27,14 @@ def test_no_more_run_than_fit():
     assert window(line(50, 60, 70, 80, 90, 100)) == range(4)
 
 
+def test_who_has_no_deadline_is_passed_over_only_until_its_turn():
+    patient = Waiting(arrived_s=0.0)
+    requests = [patient, *[Waiting(arrived_s=1.9, rows=4, deadline_s=2.5) for _ in range(3)]]
+
+    assert window(requests, now_s=0.5) == range(1, 2)
+    assert window(requests, now_s=2.0) == range(1)
+
+
 def test_the_batch_is_not_made_smaller_to_save_its_oldest():
     assert window(line(4.5, 50, 60, 70)) == range(1, 4)  # alone it would be in time, with the others it is not
 

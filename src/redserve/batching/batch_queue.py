@@ -23,6 +23,7 @@ from redserve.errors import QueueFull
 __all__ = ["Batch", "BatchQueue", "Waiting"]
 
 _LOOKED_AT = 32
+_WAKE_LATE_S = 0.002  # a sleeper may wake so late
 
 
 class BatchQueue(Generic[W]):
@@ -178,7 +179,10 @@ class BatchQueue(Generic[W]):
     def _delay_ends_s(self) -> float:
         """When whoever waits has waited for company long enough; no deadline is missed for it."""
         ends_s = next(iter(self._by_arrival)).arrived_s + self._policy.max_queue_delay_s
-        return min(ends_s, self.latest_start_s()) if self._policy.max_queue_delay_s else ends_s
+        if not (self._policy.max_queue_delay_s and self._with_deadline):
+            return ends_s
+        margin_s = _WAKE_LATE_S + 3 * math.sqrt(self._cost.noise) * self._cost.service_s(self._max_rows)
+        return min(ends_s, self.latest_start_s() - margin_s)
 
     def _insert(self, request: W) -> None:
         line = self._lines.get(request.group)

@@ -20,6 +20,7 @@ _FIRST_NOISE = 0.1**2
 _SEED = 4  # batches that a time measured beforehand counts for, and that a size needs to say something of the drift
 _ENOUGH = 2  # batches to predict from, where nothing was measured beforehand
 _SHORTEST_S = 1e-9
+_FRESH = 2000  # batches after which a size that has not run is unknown again, so that it is tried
 _OUTLIER = 3.0  # times what is expected; more counts for that
 
 
@@ -64,7 +65,7 @@ class CostModel:
         service_s = self._asked_s.get(rows)
         if service_s is None:
             if self._knots is None:
-                self._knots = _connected(self._sizes)
+                self._knots = _connected(self._known())
             service_s = self._asked_s[rows] = _interpolated(self._knots, rows)
         return service_s
 
@@ -75,10 +76,13 @@ class CostModel:
             return
         size = self._size(rows)
         seconds = max(seconds, _SHORTEST_S)
+        expected_s = size.seconds if size.batches >= _SEED else self.service_s(rows)
+        if expected_s and self.knows_enough:
+            seconds = min(seconds, _OUTLIER * expected_s)
         if size.batches >= _SEED:
-            seconds = min(seconds, _OUTLIER * size.seconds)
             self._compare(seconds / size.seconds)
         size.learn(seconds)
+        size.seen = self._observed
         if self._knots is not None:
             self._knots = None
             self._asked_s.clear()
@@ -94,6 +98,13 @@ class CostModel:
                 size.seconds *= self._drift
             self._drift, self._drift_of = 1.0, 0
 
+    def _known(self) -> dict[int, "_Size"]:
+        """Without the larger ones that have not run for long: what is refused for them would never be tried again."""
+        fresh = {rows for rows, size in self._sizes.items() if self._observed - size.seen <= _FRESH}
+        return {
+            rows: size for rows, size in self._sizes.items() if rows in fresh or rows < min(fresh, default=math.inf)
+        }
+
     def _size(self, rows: int) -> "_Size":
         first, last = _alike(rows)
         size = self._sizes.get(last)
@@ -105,13 +116,14 @@ class CostModel:
 class _Size:
     """The mean of batches of `first_rows` to `last_rows`."""
 
-    __slots__ = ("batches", "first_rows", "last_rows", "seconds")
+    __slots__ = ("batches", "first_rows", "last_rows", "seconds", "seen")
 
     def __init__(self, first_rows: int, last_rows: int) -> None:
         self.first_rows = first_rows
         self.last_rows = last_rows
         self.batches = 0
         self.seconds = 0.0
+        self.seen = 0
 
     def learn(self, seconds: float) -> None:
         self.batches += 1

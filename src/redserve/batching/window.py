@@ -46,6 +46,8 @@ def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, c
                 best, best_rate = range(start, stop), in_time / seconds
             if in_time >= _SURE * max_rows or stop == len(requests):
                 return best
+        if first.deadline_s == math.inf and first.turn_s <= now_s:
+            return range(start, stop) if best is None else best
         rows -= first.rows
     return best
 
