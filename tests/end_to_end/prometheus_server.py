@@ -91,6 +91,12 @@ class PrometheusServer:
             return [({}, float(answer["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in answer["result"]]
 
+    def wait_for(self, expression: str) -> list[Sample]:
+        """As `query`, once it finds anything: a rule counts as evaluated a little before its samples are stored."""
+        return self._until(
+            lambda: self.query(expression) or None, limit_s=RULES_LIMIT_S, what=f"{expression} has no data"
+        )
+
     def value(self, expression: str) -> float | None:
         """The value of the only series of `expression`; `None` when there is none."""
         samples = self.query(expression)
