@@ -81,7 +81,8 @@ Decision: one mechanism for every deadline, and choose late.
     plain FIFO. On shapes that had no part in the choice, and at 5 times: 95 % or more of the best of four other
     policies in the same cell, but for a drift at 5 times (94.5 %) and bursts at 1.2 and 5 times (94.6, 94.7 %); in the
     worst seed 78 % (1 % of bad requests at 5 times). `benchmarks/overload_policies.py`,
-    `benchmarks/results/overload_policies.json`; held by tests.
+    `benchmarks/results/overload_policies.json`, taken before sizes that have not run for long were tried again; held by
+    tests in a shorter form.
     Refused: shrinking a batch to save its oldest, for which all others pay; head drop, which a tight deadline at
     the head of the queue turns into a disaster (36 % with mixed deadlines); CoDel, which knows no deadlines.
 
