@@ -87,7 +87,7 @@ UNSEEN = {
     "rows 1-16": replace(A, rows=(1, 16)),
     "two groups": replace(A, groups=2),
     "cancels": replace(A, cancelled=0.1),
-    "poison": replace(A, poison=0.01),
+    "poison": replace(A, poison=0.01, count=40_000),  # whether a batch is hit is chance: more of them
     "retries": replace(A, attempts=3),
     "bursts": replace(A, burst_s=0.1),
     "two instances": replace(C, instances=2),

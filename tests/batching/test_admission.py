@@ -41,7 +41,7 @@ class Place:
     def waits(self, count: int, *, rows: int = 1) -> None:
         """So many are queued already, and go before everybody else."""
         for _ in range(count):
-            self.queue.offer(Waiting(arrived_s=0.0, deadline_s=0.0, rows=rows))
+            self.queue.offer(Waiting(arrived_s=-9.0, rows=rows))
 
     def admit(self, now_s: float, budget_s: float = math.inf, *, rows: int = 1, parts: int = 1, **rest: Any) -> None:
         self.admission.admit(
@@ -90,6 +90,43 @@ def test_without_a_deadline_nobody_is_predicted_late():
         place.admit(0.0)
 
     assert place.queue.rows == 100
+
+
+def test_who_waits_and_will_be_late_makes_room_for_who_will_not():
+    place = Place()
+    place.runs(4, since_s=0.0)
+    for _ in range(4):
+        place.admit(0.0, 0.0205)
+    place.cost.observe(rows=4, seconds=0.012)  # it takes a little longer than they were admitted by
+
+    place.admit(0.001, 0.0255)
+
+    assert place.queue.rows == 1
+    assert [request.deadline_s for request in place.queue.pop_hopeless()] == [0.0205] * 4
+
+
+def test_who_would_be_late_even_so_takes_nobodys_place():
+    place = Place()
+    place.runs(4, since_s=0.0)
+    place.admit(0.0, 0.0205)
+    place.cost.observe(rows=4, seconds=0.012)
+
+    place.late_s(0.001, 0.0185)
+
+    assert place.queue.rows == 1
+
+
+def test_nobody_makes_room_while_a_failed_batch_is_run_again():
+    place = Place()
+    place.runs(4, since_s=0.0)
+    place.admit(0.0, 0.0205)
+    place.cost.observe(rows=4, seconds=0.012)
+    for running in place.running.values():
+        running.is_clean = False
+
+    place.late_s(0.001, 0.0245, rows=4)
+
+    assert place.queue.rows == 1
 
 
 def test_instances_share_the_work():
@@ -214,6 +251,17 @@ def test_a_failed_batch_is_not_run_again_while_more_than_half_of_what_may_wait_d
     place.admit(0.0)
 
     assert not place.admission.has_time_for(4, now_s=0.0)
+
+
+def test_a_failed_batch_is_not_run_again_once_somebody_was_refused_for_it():
+    place = Place()
+    place.admit(0.0)
+    place.late_s(0.0, 0.005)
+    assert not place.admission.has_time_for(4, now_s=0.0)
+
+    place.admission.taken(Batch([Waiting(arrived_s=0.0, rows=4)], 4, "full"))
+
+    assert place.admission.has_time_for(4, now_s=0.0)
 
 
 def test_a_failed_batch_is_not_run_again_where_somebody_who_waits_would_be_late_for_it():

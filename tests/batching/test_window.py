@@ -28,11 +28,12 @@ def test_no_more_run_than_fit():
 
 
 def test_who_has_no_deadline_is_passed_over_only_until_its_turn():
-    patient = Waiting(arrived_s=0.0)
-    requests = [patient, *[Waiting(arrived_s=1.9, rows=4, deadline_s=2.5) for _ in range(3)]]
+    def first_of_seven(now_s: float) -> range | None:
+        due_ms = [1e3 * now_s + left_ms for left_ms in (4.9, 4.9, 50, 60, 70, 80)]
+        return window([Waiting(arrived_s=0.0), *line(*due_ms)], now_s=now_s)
 
-    assert window(requests, now_s=0.5) == range(1, 2)
-    assert window(requests, now_s=2.0) == range(1)
+    assert first_of_seven(0.996) == range(3, 7)
+    assert first_of_seven(1.001) == range(4)
 
 
 def test_the_batch_is_not_made_smaller_to_save_its_oldest():
@@ -49,6 +50,12 @@ def test_who_would_hardly_be_in_time_is_passed_over_while_the_batch_is_full_with
 
 def test_who_is_surely_in_time_is_not_passed_over():
     assert window(line(40, 41, 50, 60, 70, 80)) == range(4)
+
+
+def test_who_is_surely_in_time_is_not_passed_over_for_being_small():
+    small, large = line(40), line(41, 42, rows=4)
+
+    assert window([*small, *large]) == range(1)
 
 
 def test_nobody_can_be_in_time():

@@ -20,6 +20,7 @@ from redserve.errors import PredictedLate, QueueFull
 W = TypeVar("W", bound=Waiting)
 
 _SMOOTHING = 0.2  # weight of the newest batch
+_LOOK_EVERY = 1 / 8  # of the time of a full batch
 
 
 class Admission(Generic[W]):
@@ -48,17 +49,20 @@ class Admission(Generic[W]):
         self._running = running
         self._instances = instances
         self._full_rows = float(policy.max_batch_size)  # of a full batch: less, where the next one does not fit
-        self._usual_rows = 1.0
+        self._has_refused = False  # anybody, as late, since the last batch was taken
+        self._look_again_s = -math.inf  # for those who will be late
 
     def taken(self, batch: Batch[W]) -> None:
         """Learn what batches are like."""
-        self._usual_rows += _SMOOTHING * (batch.rows - self._usual_rows)
+        self._has_refused = False
+        self._look_again_s = -math.inf
         if batch.why == "full":
             self._full_rows += _SMOOTHING * (batch.rows - self._full_rows)
 
     def admit(self, requests: Sequence[W]) -> None:
         """Queue `requests`, which are one in parts and have just arrived.
 
+        Where they would be late, those who wait and will be late themselves make room, see `BatchQueue.pop_hopeless`.
         An empty queue lets everybody in. It has to: a model that has learnt that everything is late would never be
         told otherwise.
 
@@ -82,9 +86,10 @@ class Admission(Generic[W]):
     def has_time_for(self, rows: int, *, now_s: float) -> bool:
         """Whether so many rows may be run again before what waits: not while the queue is overloaded.
 
-        That is, while more than half of what may wait does, or somebody who waits would be late for it.
+        That is, where somebody was refused as late since the last batch was taken, more than half of what may wait
+        does, or somebody who waits would be late for it.
         """
-        if self._queue.rows > self._policy.max_queue_rows / 2:
+        if self._has_refused or self._queue.rows > self._policy.max_queue_rows / 2:
             return False
         return now_s + self._cost.service_s(rows) <= self._queue.latest_start_s()
 
@@ -93,21 +98,40 @@ class Admission(Generic[W]):
         return self._free_s(now_s, self._active() - 1) if self._queue.has_deadlines else math.inf
 
     def _check(self, first: W, rows: int, now_s: float) -> None:
-        if self._cost.knows_enough:
-            late_s = self._finish_s(first, rows, now_s) - first.deadline_s
-            if late_s > 0:
-                raise PredictedLate(late_s=late_s)
-        else:
+        if not self._cost.knows_enough:
             limit = self._sized_cap_rows(first.deadline_s - now_s)
             if self._queue.rows + rows > limit:
                 raise QueueFull(waiting=self._queue.rows, limit=limit)
+            return
+        late_s = self._finish_s(first, rows, now_s) - first.deadline_s
+        if late_s > 0:
+            self._has_refused = True
+            if self._make_room(first, rows, now_s):
+                late_s = self._finish_s(first, rows, now_s) - first.deadline_s
+        if late_s > 0:
+            raise PredictedLate(late_s=late_s)
+
+    def _make_room(self, first: W, rows: int, now_s: float) -> bool:
+        """Whether somebody was in the way who will be late; looked for now and then, so that refusing stays cheap.
+
+        Not for whom time alone is too short. Nor while a batch is run again in parts: what that costs those who wait
+        is to end the reruns, see `has_time_for`, rather than their waiting.
+        """
+        active = self._active()
+        free_s = self._free_s(now_s, active)
+        if now_s < self._look_again_s or not all(run.is_clean for run in self._running.values()):
+            return False
+        if free_s + self._cost.service_s(min(rows, self._policy.max_batch_size)) > first.deadline_s:
+            return False
+        self._look_again_s = now_s + _LOOK_EVERY * self._cost.service_s(self._policy.max_batch_size)
+        return self._queue.drop_late(free_s, engines=active)
 
     def _finish_s(self, first: W, rows: int, now_s: float) -> float:
         """When the last of `rows` is answered that come with `first`."""
         service_s, full_rows, active = self._cost.service_s, self._full_rows, self._active()
         before, behind, others = self._queue.around(first)
         batches_before = math.ceil((before + rows) / full_rows) - 1
-        own_rows = max(before + rows - batches_before * full_rows + behind, self._usual_rows)
+        own_rows = before + rows - batches_before * full_rows + behind
         ahead_s = batches_before * service_s(round(full_rows))
         for other in others:
             ahead_s += math.ceil(other / full_rows) * service_s(min(other, round(full_rows)))

@@ -56,6 +56,11 @@ class BatchQueue(Generic[W]):
         return self._with_deadline > 0
 
     @property
+    def has_hopeless(self) -> bool:
+        """Whether `pop_hopeless` has anybody to tell of."""
+        return bool(self._hopeless)
+
+    @property
     def is_full(self) -> bool:
         """Whether some group fills a batch, so that waiting longer gains it nothing."""
         return bool(self._full)
@@ -145,6 +150,24 @@ class BatchQueue(Generic[W]):
             line.first_deadline_s() - self._cost.service_s(min(line.rows, self._max_rows))
             for line in self._lines.values()
         )
+
+    def drop_late(self, free_s: float, *, engines: int) -> bool:
+        """Make those hopeless who would be late by the mean, behind full batches of their group.
+
+        Args:
+            free_s: When the next engine is free.
+            engines: That run what waits.
+
+        Returns:
+            Whether there were any.
+        """
+        full_s = self._cost.service_s(self._max_rows)
+        before = len(self._hopeless)
+        for line in list(self._lines.values()):
+            late = line.late(first_end_s=free_s + full_s, then_every_s=full_s / engines, max_rows=self._max_rows)
+            for index in reversed(late):
+                self._hopeless += self._remove(line, index, index + 1)
+        return len(self._hopeless) > before
 
     def pop_hopeless(self) -> list[W]:
         """Those who left the queue since the last call because they can no longer be answered in time."""

@@ -83,10 +83,16 @@ class Dispatcher(Generic[W]):
 
     def offer(self, *requests: W) -> None:
         """See `Admission.admit`; the caller arranges for `to_wake` to be asked."""
-        with self._lock:
-            self._admission.admit(requests)
-            if self._gate is not None:
-                self._gate.arrived(now_s=requests[0].arrived_s)
+        try:
+            with self._lock:
+                self._admission.admit(requests)
+                if self._gate is not None:
+                    self._gate.arrived(now_s=requests[0].arrived_s)
+        finally:
+            if self._queue.has_hopeless:  # they made room, or tried to
+                with self._lock:
+                    hopeless = self._queue.pop_hopeless()
+                self._turn_away(hopeless)
 
     def cancel(self, request: W) -> bool:
         """See `BatchQueue.cancel`."""

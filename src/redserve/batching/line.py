@@ -56,6 +56,19 @@ class Line(Generic[W]):
                 return range(count)
         return range(len(self.requests))
 
+    def late(self, *, first_end_s: float, then_every_s: float, max_rows: int) -> list[int]:
+        """Who would be late if batches of `max_rows`, from the head, ended at these times; those leave their place."""
+        late: list[int] = []
+        end_s, room = first_end_s, max_rows
+        for index, request in enumerate(self.requests):
+            if request.rows > room:
+                end_s, room = end_s + then_every_s, max_rows
+            if request.deadline_s < end_s:
+                late.append(index)
+            else:
+                room -= request.rows
+        return late
+
     def rows_before(self, turn_s: float) -> int:
         """Rows of those who would run before a newcomer of this turn."""
         requests = self.requests

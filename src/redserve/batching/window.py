@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from redserve.batching.cost import CostModel
 from redserve.batching.waiting import Waiting
 
-_SURE = 0.97  # of the rows that fit are likely to be in time: no later start is looked for
+_SURE = 0.97  # of the rows of a window are likely to be in time: no later start is looked for
 
 
 def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, cost: CostModel) -> range | None:
     """The part of a line, sorted by turn, that is best run now; `None` when nobody in it can be answered in time.
 
     A batch is never made smaller to save its oldest: the others would pay for it. Whoever forces a small batch is
-    passed over instead. While more wait than fit, that start is taken which brings the most rows likely in time per
-    second: somebody has to go then, and it had better be who would hardly make it.
+    passed over instead. While more wait than fit, and some of the first would hardly be in time, that start is taken
+    which brings the most rows likely in time per second: somebody has to go then, and it had better be one of those.
     """
     best: range | None = None
     best_rate = 0.0
@@ -44,7 +44,7 @@ def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, c
             in_time = sum(chances[start - offset : stop - offset])
             if best is None or in_time > best_rate * seconds:
                 best, best_rate = range(start, stop), in_time / seconds
-            if in_time >= _SURE * max_rows or stop == len(requests):
+            if in_time >= _SURE * rows or stop == len(requests):
                 return best
         if first.deadline_s == math.inf and first.turn_s <= now_s:
             return range(start, stop) if best is None else best
