@@ -39,6 +39,10 @@ class Batcher(Generic[P, R]):
         version: Of the model, for the observer.
         observer: Is told of each run.
         max_run_s: Longest that one call may take; `None` waits for ever.
+        inline_below_s: Call the one plain function on the event loop itself, without a thread, while its calls take
+            less, smoothed; once they take longer a thread does it, for good. For calls of tens of microseconds, which
+            a hop to a thread would double. One that hangs blocks the loop until `interrupt()` ends it, which is called
+            after a quarter of a second; a thread then repeats it. `None`: never inline.
         split: Cuts a payload of more than `max_batch_size` rows into parts `(payload, rows)` of at most that many.
         join: Makes the one result of the results of such parts, in order.
         service_times_s: What is known of the seconds that a call takes, by rows; measured at warm-up, say. The
@@ -46,7 +50,8 @@ class Batcher(Generic[P, R]):
         clock: Seconds that only grow, that deadlines are told in; tests bring their own.
 
     Raises:
-        ValueError: No function, or plain and async ones mixed, or a `max_run_s` that is not positive.
+        ValueError: No function, or plain and async ones mixed, or a `max_run_s` that is not positive, or
+            `inline_below_s` for more than one plain function.
         RuntimeError: No event loop is running.
     """
 
@@ -59,6 +64,7 @@ class Batcher(Generic[P, R]):
         version: str = "",
         observer: BatchObserver | None = None,
         max_run_s: float | None = 60.0,
+        inline_below_s: float | None = None,
         split: Callable[[P, int], list[tuple[P, int]]] | None = None,
         join: Callable[[list[R]], R] | None = None,
         service_times_s: Mapping[int, float] | None = None,
@@ -79,6 +85,7 @@ class Batcher(Generic[P, R]):
                 observer, name=name, version=version, depth=lambda: self.queued_rows, limit=self._policy.max_queue_rows
             ),
             max_run_s=max_run_s,
+            inline_below_s=inline_below_s,
             service_times_s=service_times_s or {},
             clock=clock,
         )
@@ -106,6 +113,11 @@ class Batcher(Generic[P, R]):
     def is_stalled(self) -> bool:
         """Whether every instance hangs in calls that were given up, so that requests fail at once."""
         return self._crew.is_stalled
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the function is called on the event loop, see `inline_below_s`."""
+        return self._crew.is_inline
 
     async def __call__(
         self,

@@ -12,12 +12,14 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from redserve.batching.attempts import Delivery
 from redserve.batching.cost import CostModel
 from redserve.batching.dispatcher import Dispatcher
 from redserve.batching.expiry import Expiry
+from redserve.batching.inline import InlineWorker
 from redserve.batching.linger import LingerGate
 from redserve.batching.observer import GuardedRecorder
 from redserve.batching.policy import BatchPolicy
@@ -42,6 +44,7 @@ class Crew(Generic[P, R]):
         name: As for the batcher.
         recorder: Is told of each run.
         max_run_s: Longest that one call may take, or `None`.
+        inline_below_s: As for the batcher.
         service_times_s: As for the batcher.
         clock: As for the batcher.
     """
@@ -54,6 +57,7 @@ class Crew(Generic[P, R]):
         name: str,
         recorder: GuardedRecorder,
         max_run_s: float | None,
+        inline_below_s: float | None,
         service_times_s: Mapping[int, float],
         clock: Callable[[], float],
     ) -> None:
@@ -63,7 +67,9 @@ class Crew(Generic[P, R]):
         if max_run_s is not None and not max_run_s > 0:
             raise ValueError(f"max_run_s must be positive, got {max_run_s}")
         is_threaded = are_async == {False}
-        gate = LingerGate() if policy.linger and is_threaded else None
+        if inline_below_s is not None and (len(functions) > 1 or not is_threaded):
+            raise ValueError("only one plain function can run inline")
+        gate = LingerGate() if policy.linger and is_threaded and inline_below_s is None else None
         self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(
             policy, clock=clock, turn_away=self._turn_away_soon, cost=CostModel(service_times_s), gate=gate
         )
@@ -89,6 +95,8 @@ class Crew(Generic[P, R]):
             give_up=self._give_up,
         )
         self._worker_type: Callable[..., Worker] = ThreadWorker if is_threaded else TaskWorker
+        if inline_below_s is not None:
+            self._worker_type = partial(InlineWorker, limit_s=inline_below_s)
         self._functions = {Instance(): function for function in functions}
         self.dispatcher.instances.extend(self._functions)
         for instance in self._functions:
@@ -99,6 +107,11 @@ class Crew(Generic[P, R]):
     def is_stalled(self) -> bool:
         """Whether every instance hangs in calls that were given up, or the batcher itself is broken."""
         return self._is_broken or (not self.is_closing and not self.dispatcher.has_workers)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the function is called on the loop."""
+        return any(isinstance(instance.worker, InlineWorker) for instance in self.dispatcher.instances)
 
     def flush(self) -> None:
         """Something has been offered."""

@@ -132,6 +132,20 @@ class Dispatcher(Generic[W]):
             self._turn_away(hopeless)
         return step
 
+    def end(self, worker: Worker) -> None:
+        """End what `worker` ran; it will ask for its next step later."""
+        with self._lock:
+            self._end(worker, self._clock())
+
+    def replace(self, worker: Worker, successor: Worker) -> None:
+        """From now on `successor`, which is not started yet, does what `worker` did, and has what it runs."""
+        with self._lock:
+            worker.instance.worker = successor
+            run = self._running.pop(worker, None)
+            if run is not None:
+                run.worker = successor
+                self._running[successor] = run
+
     def stop_waiting(self, worker: Worker) -> bool:
         """`worker` has slept long enough. `False`: too late, `wake` is being called."""
         with self._lock:
@@ -200,9 +214,7 @@ class Dispatcher(Generic[W]):
             if instance.worker is not None:
                 return None
             instance.worker = worker
-        ended = self._running.pop(worker, None)
-        if ended is not None and ended.is_clean:
-            self._cost.observe(rows=ended.batch.rows, seconds=now_s - ended.taken_s)
+        ended = self._end(worker, now_s)
         if self._is_stopped or (self._is_draining and not self._queue.rows):
             instance.worker = None
             return None
@@ -228,6 +240,12 @@ class Dispatcher(Generic[W]):
         self._admission.taken(batch)
         run = self._running[worker] = Run(batch, worker, taken_s=now_s)
         return run
+
+    def _end(self, worker: Worker, now_s: float) -> Run[W] | None:
+        ended = self._running.pop(worker, None)
+        if ended is not None and ended.is_clean:
+            self._cost.observe(rows=ended.batch.rows, seconds=now_s - ended.taken_s)
+        return ended
 
     def _linger_s(self, gate: LingerGate, ended: Run[W], now_s: float) -> float:
         """What the gate says, unless another worker is free to run what waits, or waiting gains nothing more."""

@@ -47,10 +47,27 @@ class Home(Generic[P, R]):
 
 
 class ThreadWorker(Generic[P, R]):
-    """Calls a plain function in a daemon thread of its own; sleeps on a raw lock, woken by whoever has work."""
+    """Calls a plain function in a daemon thread of its own; sleeps on a raw lock, woken by whoever has work.
 
-    def __init__(self, home: Home[P, R], instance: Instance, function: SyncFunction[P, R], *, name: str) -> None:
+    Args:
+        home: What the batcher lends it.
+        instance: Its own.
+        function: To call.
+        name: Of the thread.
+        first: What it has to run before it asks for more; taken over from another worker.
+    """
+
+    def __init__(
+        self,
+        home: Home[P, R],
+        instance: Instance,
+        function: SyncFunction[P, R],
+        *,
+        name: str,
+        first: Run[Request[P, R]] | None = None,
+    ) -> None:
         self.instance = instance
+        self._first = first
         self.has_lingered = False
         self._home = home
         self._function = function
@@ -75,6 +92,9 @@ class ThreadWorker(Generic[P, R]):
 
     def _serve(self) -> None:
         try:
+            if self._first is not None:
+                self._run(self._first)
+                self._first = None
             while (step := self._home.dispatcher.next_step(self)) is not None:
                 if isinstance(step, Run):
                     self._run(step)

@@ -1,0 +1,158 @@
+"""A worker that calls a plain function on the event loop itself, for calls that are shorter than a hop to a thread.
+
+    flush ──> next_step ──> run it, deliver ──> more queued? in the next turn of the loop ──> ... ──> idle
+                               ├── grown: from now on a thread does it
+                               └── hung: interrupted by the guard, and done again by the thread
+
+Two switches of threads cost a batch more than a small model does. But a call on the loop keeps every connection
+waiting, so whatever is no longer short goes to a thread, for good.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from redserve.batching.attempts import Call, SyncFunction
+from redserve.batching.request import Request
+from redserve.batching.run import Instance, Run
+from redserve.batching.workers import Home, ThreadWorker
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+_SMOOTHING = 0.05  # weight of the newest call
+_OUTLIER = 10.0  # times the limit; more counts for that, so that one stall of the machine is no growth
+_HANG_S = 0.25  # a call that takes longer is interrupted
+_LOOKS_WITHOUT_WORK = 8
+
+
+class InlineWorker(Generic[P, R]):
+    """Calls a plain function on the loop while its calls are short; the only worker of its batcher.
+
+    Args:
+        home: What the batcher lends it.
+        instance: Its own.
+        function: To call; where it has a method `interrupt()`, that ends a call in progress soon.
+        name: Of the thread that takes over.
+        limit_s: What the smoothed time of a call may be.
+    """
+
+    def __init__(
+        self, home: Home[P, R], instance: Instance, function: SyncFunction[P, R], *, name: str, limit_s: float
+    ) -> None:
+        self.instance = instance
+        self.has_lingered = False
+        self._home = home
+        self._function = function
+        self._name = name
+        self._limit_s = limit_s
+        self._usual_s = 0.0
+        self._guard = _Guard(getattr(function, "interrupt", lambda: None))
+
+    def start(self) -> None:
+        """See `Worker`."""
+        self.wake()
+
+    def wake(self) -> None:
+        """See `Worker`: on the loop, since there is no other worker that would call it; runs a batch at once."""
+        try:
+            step = self._home.dispatcher.next_step(self)
+            if step is None:
+                self._home.ended()
+            elif not isinstance(step, Run):
+                self._sleep(step)
+            elif self._run(step):
+                self._go_on()
+        except BaseException as error:
+            self._home.broken(error)
+            raise
+
+    def cut(self) -> None:
+        """Nothing that runs on the loop can be cut from there; the guard does it."""
+
+    def dismiss(self) -> None:
+        """See `Worker`: nothing sleeps."""
+
+    def _go_on(self) -> None:
+        """After a batch. What waits has to wait a turn of the loop longer, so that what has come meanwhile joins it."""
+        self._home.dispatcher.end(self)
+        if self._usual_s > self._limit_s:
+            self._hand_over(None).start()
+        elif self._home.dispatcher.queued_rows:
+            self._home.loop.call_soon(self.wake)
+        else:
+            self.wake()
+
+    def _sleep(self, until_s: float) -> None:
+        if until_s != math.inf:
+            self._home.loop.call_later(max(until_s - self._home.clock(), 0.0), self._slept)
+
+    def _slept(self) -> None:
+        if self._home.dispatcher.stop_waiting(self):
+            self.wake()
+
+    def _run(self, run: Run[Request[P, R]]) -> bool:
+        """Whether it was run here; else the thread has it."""
+        steps = self._home.attempts(run, self._home.deliver)
+        payloads = next(steps, None)
+        while payloads is not None:
+            call: Call
+            began_s = self._home.clock()
+            self._guard.begin()
+            try:
+                call = self._function(payloads), None
+            except BaseException as error:
+                call = None, error
+            if self._guard.end():
+                self._hand_over(run).start()
+                return False
+            took_s = self._home.clock() - began_s
+            self._usual_s += _SMOOTHING * (min(took_s, _OUTLIER * self._limit_s) - self._usual_s)
+            try:
+                payloads = steps.send(call)
+            except StopIteration:
+                payloads = None
+        return True
+
+    def _hand_over(self, run: Run[Request[P, R]] | None) -> ThreadWorker[P, R]:
+        """A thread takes this worker's place, and its run."""
+        thread: ThreadWorker[P, R] = ThreadWorker(self._home, self.instance, self._function, name=self._name, first=run)
+        self._home.dispatcher.replace(self, thread)
+        return thread
+
+
+class _Guard:
+    """Looks from a thread, four times a second while calls are made, whether one hangs."""
+
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        self._interrupt = interrupt
+        self._calls = 0
+        self._began_s: float | None = None
+        self._interrupted = -1
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """A call begins."""
+        self._calls += 1
+        self._began_s = time.monotonic()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._look, name="redserve-guard", daemon=True)
+            self._thread.start()
+
+    def end(self) -> bool:
+        """The call has ended. Returns whether it was interrupted."""
+        self._began_s = None
+        return self._interrupted == self._calls
+
+    def _look(self) -> None:
+        idle = calls = 0
+        while idle < _LOOKS_WITHOUT_WORK or self._calls != calls:
+            idle = idle + 1 if self._calls == calls else 0
+            calls, began_s = self._calls, self._began_s
+            if began_s is not None and time.monotonic() - began_s > _HANG_S:
+                self._interrupted = calls
+                self._interrupt()
+            time.sleep(_HANG_S)
+        self._thread = None

@@ -1,0 +1,173 @@
+"""Calls on the event loop itself: while they are short."""
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from batching import virtual_time
+from batching.fakes import PATIENCE_S, FakeClock, Inbox, RecordingObserver, turns
+from redserve.batching import Batcher, BatchPolicy
+from redserve.errors import ModelError
+
+LIMIT_S = 200e-6
+
+
+class Echo:
+    """Returns its payloads; each call takes `takes_s` of a fake clock."""
+
+    def __init__(self, clock: FakeClock, takes_s: float = 50e-6) -> None:
+        self.clock = clock
+        self.takes_s = takes_s
+        self.calls: list[list[Any]] = []
+        self.threads: list[threading.Thread] = []
+
+    def __call__(self, payloads: list[Any]) -> list[Any]:
+        self.calls.append(payloads)
+        self.threads.append(threading.current_thread())
+        self.clock.now_s += self.takes_s
+        return payloads
+
+
+def batcher_of(engine: Any, clock: Any, **rest: Any) -> Batcher[Any, Any]:
+    return Batcher(engine, inline_below_s=LIMIT_S, clock=clock, **rest)
+
+
+async def test_what_one_turn_of_the_loop_brings_is_one_call_in_the_thread_of_the_loop():
+    clock, inbox = FakeClock(), Inbox()
+    engine, observer = Echo(clock), RecordingObserver()
+    async with batcher_of(engine, clock, observer=observer) as batcher:
+        assert batcher.is_inline
+        for key in range(3):
+            batcher.submit(key, inbox.slot(key))
+        assert not inbox.answers
+        await turns(1)
+
+    assert engine.calls == [[0, 1, 2]]
+    assert engine.threads == [threading.current_thread()]
+    assert {key: answer.result for key, answer in inbox.answers.items()} == {0: 0, 1: 1, 2: 2}
+    assert [(report.rows, report.why) for report in observer.reports] == [(3, "idle")]
+
+
+async def test_what_waits_behind_a_full_batch_is_joined_by_what_comes_meanwhile():
+    clock, inbox = FakeClock(), Inbox()
+    engine = Echo(clock)
+    async with batcher_of(engine, clock, policy=BatchPolicy(max_batch_size=2)) as batcher:
+        for key in range(3):
+            batcher.submit(key, inbox.slot(key))
+        asyncio.get_running_loop().call_soon(lambda: batcher.submit("late", inbox.slot("late")))
+        await inbox.wait(4)
+
+    assert engine.calls == [[0, 1], [2, "late"]]
+
+
+async def test_calls_that_grow_go_to_a_thread_for_good():
+    clock = FakeClock()
+    engine = Echo(clock)
+    async with batcher_of(engine, clock) as batcher:
+        assert await batcher("short") == "short"
+        engine.takes_s = 0.001
+        for _ in range(10):
+            await batcher("long")
+        assert not batcher.is_inline
+        engine.takes_s = 50e-6
+        assert await batcher("short again") == "short again"
+
+    assert engine.threads[1] is threading.current_thread()
+    assert engine.threads[-1] is not threading.current_thread()
+
+
+async def test_one_stall_is_no_growth():
+    clock = FakeClock()
+    engine = Echo(clock)
+    async with batcher_of(engine, clock) as batcher:
+        engine.takes_s = 30.0
+        await batcher("stalled")
+        engine.takes_s = 50e-6
+        await batcher("short")
+        assert batcher.is_inline
+
+
+async def test_a_call_that_hangs_is_interrupted_and_done_again_by_a_thread():
+    class Hanging(Echo):
+        interrupted = threading.Event()
+
+        def __call__(self, payloads: list[Any]) -> list[Any]:
+            super().__call__(payloads)
+            if len(self.calls) == 1:
+                until_s = time.monotonic() + PATIENCE_S
+                while not self.interrupted.is_set():  # to wait on a lock would be found to block the loop
+                    assert time.monotonic() < until_s
+                raise ModelError("the run was interrupted")
+            return payloads
+
+        def interrupt(self) -> None:
+            self.interrupted.set()
+
+    clock = FakeClock()
+    engine, observer = Hanging(clock), RecordingObserver()
+    async with batcher_of(engine, clock, observer=observer) as batcher:
+        assert await asyncio.gather(batcher(1), batcher(2)) == [1, 2]
+        assert not batcher.is_inline
+        assert await batcher(3) == 3
+
+    assert engine.calls == [[1, 2], [1, 2], [3]]
+    assert engine.threads[0] is threading.current_thread()
+    assert engine.threads[1] is engine.threads[2] is not engine.threads[0]
+    assert [(report.rows, report.has_failed) for report in observer.reports] == [(2, False), (1, False)]
+
+
+async def test_only_the_request_at_fault_fails():
+    def fails_for_13(payloads: list[int]) -> list[int]:
+        if 13 in payloads:
+            raise ValueError("13")
+        return payloads
+
+    async with batcher_of(fails_for_13, FakeClock()) as batcher:
+        answers = await asyncio.gather(*map(batcher, range(10, 18)), return_exceptions=True)
+
+    assert [answer for answer in answers if not isinstance(answer, ModelError)] == [10, 11, 12, 14, 15, 16, 17]
+
+
+def test_an_idle_batcher_waits_for_company_where_it_is_told_to():
+    ran: dict[float, list[str]] = {}
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def engine(payloads: list[str]) -> list[str]:
+            ran[round(loop.time(), 6)] = payloads
+            return payloads
+
+        policy = BatchPolicy(max_queue_delay_s=0.010)
+        async with batcher_of(engine, loop.time, policy=policy, max_run_s=None) as batcher:
+            first = asyncio.create_task(batcher("first"))
+            await asyncio.sleep(0.004)
+            await asyncio.gather(first, batcher("second"))
+
+    virtual_time.run(main())
+
+    assert ran == {0.010: ["first", "second"]}
+
+
+async def test_closing_runs_what_is_queued():
+    clock, inbox = FakeClock(), Inbox()
+    engine = Echo(clock)
+    batcher = batcher_of(engine, clock, policy=BatchPolicy(max_batch_size=2))
+    for key in range(5):
+        batcher.submit(key, inbox.slot(key))
+    await batcher.aclose()
+
+    assert len(inbox.answers) == 5
+    assert engine.calls == [[0, 1], [2, 3], [4]]
+
+
+async def test_only_one_plain_function_can_run_inline():
+    async def a_task(payloads: list[Any]) -> list[Any]:
+        return payloads
+
+    for functions in (a_task, [list, list]):
+        with pytest.raises(ValueError, match="one plain function"):
+            Batcher(functions, inline_below_s=LIMIT_S)  # type: ignore[arg-type]
