@@ -4,6 +4,8 @@
     header bytes over the limit ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
     shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
 
+Plain requests for inference go through the fast door (`fast_door.py`), every other through ASGI.
+
 uvicorn by itself takes 4 MB of headers, waits for their end for ever, and closes at shutdown what has only begun to
 send its headers. A refusal goes out only where no earlier answer is on its way on the same connection; there, the
 earlier answer is the last one. Bodies are the door's business (`asgi_door.py`).
@@ -20,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from redserve.errors import BadRequest
+from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 
 LAST_CALL_S = 0.05
@@ -56,6 +59,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     Args:
         limits: Its limits.
+        door: Takes plain requests for inference; `None`: all requests are ASGI's.
         config: uvicorn's.
         server_state: uvicorn's.
         app_state: uvicorn's.
@@ -69,9 +73,14 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: HttpLimits,
+        door: FastDoor | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
+        self.door = door
+        self._fast: FastRequest | None = None  # that is not answered yet
+        self._receiving: FastRequest | None = None  # whose body is coming
+        self._idle_since_s: float | None = None  # since a fast answer
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
         self._is_in_body = False
@@ -92,6 +101,9 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: no request of this connection has anybody to answer, those that wait in line included."""
+        if self._fast is not None:
+            self._fast.client_left()
+            self._fast = None
         for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -113,8 +125,11 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if is_all_body and self._is_in_body and self._framing_bytes > self.limits.max_header_bytes:
             self._cut_off_framing()
         elif self._waiting_since_s is None:
-            if self.cycle is not None and self.cycle.response_complete:
-                self._discard(data)
+            if self._is_in_body:
+                if self.cycle is not None and self.cycle.response_complete:
+                    self._discard(data)
+                elif self._receiving is not None:
+                    self._receiving.wait(self.loop)
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
@@ -139,14 +154,16 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request: from here on its headers are timed."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
         self._waiting_since_s = self.loop.time()
+        self._idle_since_s = None
         self._header_bytes = self._discarded_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. Trailers, which come behind a body, are dropped: nobody here reads them (RFC 9110, 6.5.1)."""
         if not self._is_in_body:
-            super().on_header(name, value)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Begin the request, unless its headers are too large."""
@@ -160,19 +177,81 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._waiting_since_s = None
         self._header_bytes = 0
         self._is_in_body = True
+        if not self._enter_fast_door():
+            self._begin_cycle()
+            if self._is_shutting_down and self.cycle is not None:
+                self.cycle.keep_alive = False
+
+    def _enter_fast_door(self) -> bool:
+        """Begin the request there, if it is plain: whatever is unusual about it is left to ASGI."""
+        door, cycle = self.door, self.cycle
+        if door is None or self.parser.get_method() != b"POST":
+            return False
+        target = door.target_of(self.url)
+        if target is None:
+            return False
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"")
+        if (
+            not length.isdigit()
+            or b"transfer-encoding" in headers
+            or b"expect" in headers
+            or b"upgrade" in headers
+            or self.parser.get_http_version() != "1.1"
+            or (cycle is not None and not cycle.response_complete)  # pipelined: uvicorn keeps the order
+            or self.flow.write_paused  # it waits until the client has read
+        ):
+            return False
+        self._fast = self._receiving = fast = FastRequest(
+            door,
+            target,
+            self,
+            url=self.url,
+            headers=headers,
+            length=length,
+            keep_alive=self.parser.should_keep_alive() and not self._is_shutting_down,
+        )
+        self.cycle = fast  # type: ignore[assignment]
+        fast.begin(self.headers)
+        return True
+
+    def _begin_cycle(self) -> None:
+        """As uvicorn does, which has prepared it at the first byte."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)  # the list is in the scope already
+        self.expect_100_continue = (b"expect", b"100-continue") in [
+            (name, value.lower()) for name, value in headers if name == b"expect"
+        ]
         super().on_headers_complete()
-        if self._is_shutting_down and self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._framing_bytes = 0
-        super().on_body(body)
+        if self._receiving is not None:
+            self._receiving.add(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is complete."""
-        self._is_in_body = self.is_cut_short
-        super().on_message_complete()
+        fast, self._receiving = self._receiving, None
+        if fast is not None:
+            self._is_in_body = False
+            fast.complete()
+        else:
+            self._is_in_body = self.is_cut_short
+            super().on_message_complete()
+
+    def answered(self) -> None:
+        """The fast request has its answer. Idle connections are closed by `check`, without a timer for each answer."""
+        self._fast = None
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self._idle_since_s = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed."""
@@ -203,6 +282,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def check(self, now_s: float) -> None:
         """Close the connection if it has been sending headers, or nothing at all, for too long."""
+        if self._idle_since_s is not None and not self._is_in_body:
+            if now_s - self._idle_since_s > self.timeout_keep_alive:
+                self.transport.close()
+            return
         since_s = self._discarding_since_s if self._discarded_bytes else self._waiting_since_s
         if since_s is None or now_s - since_s < self.limits.header_timeout_s or self.transport.is_closing():
             return
