@@ -18,7 +18,7 @@ from redserve.errors import RedserveError, SlowRequest, TooLarge
 from redserve.metrics import REDMetrics
 from redserve.server.api_keys import Keyring
 from redserve.server.auth import refusal
-from redserve.server.bodies import MAX_LENGTH_DIGITS, MIN_BODY_BYTES_PER_S
+from redserve.server.bodies import MIN_BODY_BYTES_PER_S
 from redserve.server.call import Call, logger
 from redserve.server.logs import log_access
 from redserve.server.reply import Reply
@@ -109,8 +109,8 @@ class FastRequest:
         "_headers",
         "_held_bytes",
         "_length",
+        "_missing_bytes",
         "_pieces",
-        "_received_bytes",
         "_target",
         "_timer",
         "_url",
@@ -136,7 +136,7 @@ class FastRequest:
         *,
         url: bytes,
         headers: dict[bytes, bytes],
-        length: bytes,
+        length: int,
         keep_alive: bool,
     ) -> None:
         self._arrived_s = perf_counter()
@@ -145,9 +145,9 @@ class FastRequest:
         self._connection = connection
         self._url = url
         self._headers = headers
-        self._length = length
+        self._length = self._missing_bytes = length
         self._pieces: list[bytes] = []
-        self._received_bytes = self._held_bytes = 0
+        self._held_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._call: Call | None = None
         self.keep_alive = keep_alive
@@ -157,11 +157,11 @@ class FastRequest:
 
     def begin(self, sent_headers: list[tuple[bytes, bytes]]) -> None:
         """The headers are complete: refuse the request where they suffice for that."""
-        door, length = self._door, self._length
+        door = self._door
         refused = door.refusal(self._url, self._target, sent_headers)
         if refused is not None:
             self._answer(refused, model="")
-        elif len(length) > MAX_LENGTH_DIGITS or int(length) > door.bodies.max_body_bytes:
+        elif self._length > door.bodies.max_body_bytes:
             self._fail(TooLarge(door.bodies.max_body_bytes))
 
     def add(self, piece: bytes) -> None:
@@ -169,8 +169,8 @@ class FastRequest:
         if self.response_complete:
             return
         self._pieces.append(piece)
-        self._received_bytes += len(piece)
-        if self._received_bytes < int(self._length):
+        self._missing_bytes -= len(piece)
+        if self._missing_bytes > 0:
             try:
                 self._door.bodies.hold(len(piece))
             except RedserveError as error:
@@ -188,7 +188,8 @@ class FastRequest:
         self.more_body = False
         if self.response_complete:
             return
-        self._let_go()
+        if self._held_bytes or self._timer is not None:
+            self._let_go()
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -258,7 +259,7 @@ class FastRequest:
             self._timer = None
 
     def _time_left_s(self) -> float:
-        allowed_s = self._door.bodies.timeout_s + self._received_bytes / MIN_BODY_BYTES_PER_S
+        allowed_s = self._door.bodies.timeout_s + (self._length - self._missing_bytes) / MIN_BODY_BYTES_PER_S
         return self._arrived_s + allowed_s - perf_counter()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -266,4 +267,4 @@ class FastRequest:
         if self._time_left_s() > 0:
             self.wait(loop)
         else:
-            self._fail(SlowRequest(self._received_bytes))
+            self._fail(SlowRequest(self._length - self._missing_bytes))

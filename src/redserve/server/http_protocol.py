@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from redserve.errors import BadRequest
+from redserve.server.bodies import MAX_LENGTH_DIGITS
 from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 
@@ -83,6 +84,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._idle_since_s: float | None = None  # since a fast answer
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
+        self._data_bytes = 0  # of what is being parsed
         self._is_in_body = False
         self._framing_bytes = 0  # of a body, since its last bytes: chunk extensions, trailers
         self._refusal: tuple[int, str, str] | None = None
@@ -120,7 +122,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if self._is_refused:
             return
         is_all_headers, is_all_body = self._waiting_since_s is not None, self._is_in_body
-        self._framing_bytes += len(data)
+        self._data_bytes = len(data)
+        self._framing_bytes += self._data_bytes
         super().data_received(data)
         if is_all_body and self._is_in_body and self._framing_bytes > self.limits.max_header_bytes:
             self._cut_off_framing()
@@ -167,8 +170,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin the request, unless its headers are too large."""
-        sent_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ': ' and the end
-        if sent_bytes > self.limits.max_header_bytes:
+        limit = self.limits.max_header_bytes
+        if self._header_bytes + self._data_bytes > limit and self._sent_bytes() > limit:
             self._refusal = self._too_large()
         elif len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = 400, "bad_request", f"more than {MAX_PIPELINED} requests wait in line"
@@ -182,6 +185,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             if self._is_shutting_down and self.cycle is not None:
                 self.cycle.keep_alive = False
 
+    def _sent_bytes(self) -> int:
+        """Of the request line and the headers; `: ` and the end of a line are four."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
     def _enter_fast_door(self) -> bool:
         """Begin the request there, if it is plain: whatever is unusual about it is left to ASGI."""
         door, cycle = self.door, self.cycle
@@ -194,6 +201,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         length = headers.get(b"content-length", b"")
         if (
             not length.isdigit()
+            or len(length) > MAX_LENGTH_DIGITS
             or b"transfer-encoding" in headers
             or b"expect" in headers
             or b"upgrade" in headers
@@ -208,7 +216,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self,
             url=self.url,
             headers=headers,
-            length=length,
+            length=int(length),
             keep_alive=self.parser.should_keep_alive() and not self._is_shutting_down,
         )
         self.cycle = fast  # type: ignore[assignment]
