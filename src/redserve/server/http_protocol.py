@@ -2,6 +2,7 @@
 
     connection ─ too many ─> 503, closed
     header bytes over the limit ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
+    answers that nobody reads ─> cut off
     shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
 
 uvicorn by itself takes 4 MB of headers, waits for their end for ever, and closes at shutdown what has only begun to
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from redserve.errors import BadRequest
+from redserve.server.bodies import MIN_BODY_BYTES_PER_S
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 
 LAST_CALL_S = 0.05
@@ -43,11 +45,13 @@ class HttpLimits:
     Attributes:
         max_header_bytes: Of the request line and all headers.
         header_timeout_s: From the first byte of a request, or from the connection, to the end of its headers.
+        write_timeout_s: For a client to take answers that wait for it, and a second more for each 1,000 bytes it takes.
         max_connections: Open at once.
     """
 
     max_header_bytes: int = 65_536
     header_timeout_s: float = 10.0
+    write_timeout_s: float = 20.0
     max_connections: int = 4_096
 
 
@@ -82,6 +86,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._is_refused = False
         self._is_shutting_down = False
         self._answering: RequestResponseCycle | None = None
+        self._unsent_bytes = 0  # of answers, when last looked at
+        self._unsent_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, if there is room for one more."""
@@ -202,7 +208,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def check(self, now_s: float) -> None:
-        """Close the connection if it has been sending headers, or nothing at all, for too long."""
+        """Close the connection if it has been reading nothing, sending headers, or nothing at all, for too long."""
+        if self._is_unread(now_s):
+            self.transport.abort()  # to close it would wait for the client
+            return
         since_s = self._discarding_since_s if self._discarded_bytes else self._waiting_since_s
         if since_s is None or now_s - since_s < self.limits.header_timeout_s or self.transport.is_closing():
             return
@@ -210,6 +219,16 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self.refuse(408, "slow_request", f"headers took longer than {self.limits.header_timeout_s:g} s")
         else:
             self.transport.close()
+
+    def _is_unread(self, now_s: float) -> bool:
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if not self._unsent_bytes:
+            self._unsent_since_s = now_s
+        elif unsent_bytes < self._unsent_bytes:
+            taken_s = (self._unsent_bytes - unsent_bytes) / MIN_BODY_BYTES_PER_S
+            self._unsent_since_s = min(now_s, self._unsent_since_s + taken_s)
+        self._unsent_bytes = unsent_bytes
+        return unsent_bytes > 0 and now_s - self._unsent_since_s >= self.limits.write_timeout_s
 
     def shutdown(self) -> None:
         """Answer what has begun, then close; called by the server at its end."""
