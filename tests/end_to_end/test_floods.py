@@ -55,6 +55,21 @@ def is_cut_off(client, piece):
     return False
 
 
+def test_the_shortest_headers_on_many_connections_cost_no_more_than_they_are(process):
+    before = peak_mib(process)
+    clients = [socket.create_connection(("127.0.0.1", port_of(process)), timeout=LIMIT_S) for _ in range(200)]
+    try:
+        for client in clients:
+            client.sendall(b"GET /livez HTTP/1.1\r\n" + b"A:b\r\n" * 12_900)
+        assert label_of_the_example(process) == 7  # behind all of them
+        assert {client.recv(12) for client in clients} == {b"HTTP/1.1 431"}
+    finally:
+        for client in clients:
+            client.close()
+
+    assert peak_mib(process) - before < 40  # of 12.9 MB sent; it was 300
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_bomb_is_never_unpacked(process, encoding):
     packed = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding](b" " * 300 * 2**20)

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from redserve.engine.base import Engine
-from redserve.metrics import BatchMetrics, DeadlineMetrics, latency_buckets, metrics_app
+from redserve.metrics import BatchMetrics, DeadlineMetrics, REDMetrics, latency_buckets, metrics_app
 from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository
 from redserve.server import admin, docs, docs_open_inference, failures, open_inference
@@ -44,6 +44,7 @@ class Serving:
         repository: Its models.
         service: Runs them.
         keyring: Who may ask for what.
+        red: Counts its requests; for who refuses some before they get here.
         draining: Shutting down: still answering, but no longer ready.
         loaded: Set once every model is ready or has failed.
     """
@@ -52,6 +53,7 @@ class Serving:
     repository: ModelRepository
     service: InferenceService
     keyring: Keyring
+    red: REDMetrics
     draining: bool = False
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,12 +78,13 @@ def create_app(
     if settings is None:  # as `uvicorn --factory` calls it: this is the server, and nobody else configures its log
         settings = Settings.load()
         configure_logging(settings.log_level)
-    batches = BatchMetrics(registry, buckets=_buckets(settings))
+    buckets = _buckets(settings)
+    batches = BatchMetrics(registry, buckets=buckets)
     statistics = Statistics(batches)
     series = ModelSeries(registry, batches=batches, statistics=statistics)
     repository = open_repository(settings, engines, statistics=statistics, series=series)
     service = InferenceService(repository, terms=_terms(settings, registry), statistics=statistics)
-    serving = Serving(settings, repository, service, settings.keyring())
+    serving = Serving(settings, repository, service, settings.keyring(), REDMetrics(registry, buckets=buckets))
     app = FastAPIOffline(
         title="redserve",
         version=importlib.metadata.version("redserve"),
@@ -107,7 +110,7 @@ def create_app(
     app.add_middleware(
         REDMiddleware,
         registry=registry,
-        buckets=_buckets(settings),
+        buckets=buckets,
         metrics_path=None,
         excluded_paths=("/metrics", "/docs", "/openapi.json", *PROBES, *aliases.health - {aliases.predict}),
     )

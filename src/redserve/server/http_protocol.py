@@ -1,7 +1,7 @@
 """uvicorn's httptools protocol with the limits that no ASGI code can set: on headers, on silence, on connections.
 
     connection ─ too many ─> 503, closed
-    header bytes over the limit ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
+    headers over the limits ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
     answers that nobody reads ─> cut off
     shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
 
@@ -20,7 +20,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from redserve.errors import BadRequest
+from redserve.errors import BadRequest, HeadersTooLarge, RedserveError, SlowHeaders, TooManyConnections
+from redserve.metrics import REDMetrics
+from redserve.metrics.labels import OTHER
 from redserve.server.bodies import MIN_BODY_BYTES_PER_S
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 
@@ -32,6 +34,9 @@ LINGER_S = 1.0
 
 MAX_DISCARDED_BYTES = 64 * 2**20
 """Of a body whose request was refused before its end; who sends more is cut off."""
+
+MAX_HEADERS = 256
+"""In one request: each costs some 150 bytes besides its own."""
 
 MAX_PIPELINED = 128
 """Requests that wait in one connection behind the one being answered; who sends more gets these answers, then the end.
@@ -60,6 +65,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     Args:
         limits: Its limits.
+        red: Told of what is refused here; the middleware counts what it gets to see.
         config: uvicorn's.
         server_state: uvicorn's.
         app_state: uvicorn's.
@@ -73,14 +79,16 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: HttpLimits,
+        red: REDMetrics,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._red = red
         self.limits = limits
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
         self._is_in_body = False
         self._framing_bytes = 0  # of a body, since its last bytes: chunk extensions, trailers
-        self._refusal: tuple[int, str, str] | None = None
+        self._refusal: RedserveError | None = None
         self._discarded_bytes = 0
         self._discarding_since_s = 0.0
         self._is_refused = False
@@ -94,7 +102,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         super().connection_made(transport)
         self._waiting_since_s = self.loop.time()
         if len(self.connections) > self.limits.max_connections:
-            self.refuse(503, "too_many_connections", "too many connections are open", b"retry-after: 1\r\n")
+            self.refuse(TooManyConnections(), b"retry-after: 1\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: no request of this connection has anybody to answer, those that wait in line included."""
@@ -124,7 +132,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
-                self.refuse(*self._too_large())
+                self.refuse(self._too_large())
 
     def _cut_off_framing(self) -> None:
         """The body has nothing but framing for too long; the parser keeps all of a trailer until its end."""
@@ -132,7 +140,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self._is_refused = True
             self.transport.close()
         else:
-            self.refuse(*self._too_large())
+            self.refuse(self._too_large())
 
     def _discard(self, data: bytes) -> None:
         """The rest of a body that was answered early: uvicorn throws it away, we see that it comes to an end."""
@@ -151,8 +159,12 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. Trailers, which come behind a body, are dropped: nobody here reads them (RFC 9110, 6.5.1)."""
-        if not self._is_in_body:
-            super().on_header(name, value)
+        if self._is_in_body:
+            return
+        if len(self.headers) >= MAX_HEADERS:
+            self._refusal = HeadersTooLarge(f"there are more than {MAX_HEADERS} headers")
+            raise self._refusal  # ends the parsing; `send_400_response` is called for it
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin the request, unless its headers are too large."""
@@ -160,9 +172,9 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if sent_bytes > self.limits.max_header_bytes:
             self._refusal = self._too_large()
         elif len(self.pipeline) >= MAX_PIPELINED:
-            self._refusal = 400, "bad_request", f"more than {MAX_PIPELINED} requests wait in line"
+            self._refusal = BadRequest(f"more than {MAX_PIPELINED} requests wait in line")
         if self._refusal is not None:
-            raise ValueError(self._refusal[2])  # ends the parsing; `send_400_response` is called for it
+            raise self._refusal
         self._waiting_since_s = None
         self._header_bytes = 0
         self._is_in_body = True
@@ -182,24 +194,28 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed."""
-        self.refuse(*(self._refusal or (400, "bad_request", msg)))
+        self.refuse(self._refusal or BadRequest(msg))
 
-    def refuse(self, status: int, reason: str, message: str, header: bytes = b"") -> None:
+    def refuse(self, error: RedserveError, header: bytes = b"") -> None:
         """Answer with an error and close; where an answer is still on its way, it is the last one instead."""
         cycle = self.cycle
         is_within_body = self._waiting_since_s is None
+        duration_s = 0.0 if self._waiting_since_s is None else self.loop.time() - self._waiting_since_s
         self._is_refused = True
         self._waiting_since_s = None
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
             if is_within_body and cycle.more_body:  # its own body: let whoever reads it answer
-                cycle.body = _BrokenBody(message)  # type: ignore[assignment]
+                cycle.body = _BrokenBody(error)  # type: ignore[assignment]
                 cycle.message_event.set()
             return
-        body = orjson.dumps({"error": {"reason": reason, "message": message}})
+        method = self.parser.get_method().decode() if self.scope is not None and self.url else OTHER
+        self._red.received(method)
+        self._red.finished(OTHER, method, "", error.status, error.outcome, error.reason, duration_s)
+        body = orjson.dumps({"error": {"reason": error.reason, "message": str(error)}})
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-            % (status, http.HTTPStatus(status).phrase.encode(), len(body), header, body)
+            % (error.status, http.HTTPStatus(error.status).phrase.encode(), len(body), header, body)
         )
         # Closing at once would reset the connection while the client still sends, and take the answer from it.
         # Source: RFC 9112, 9.6
@@ -216,7 +232,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if since_s is None or now_s - since_s < self.limits.header_timeout_s or self.transport.is_closing():
             return
         if self._header_bytes:
-            self.refuse(408, "slow_request", f"headers took longer than {self.limits.header_timeout_s:g} s")
+            self.refuse(SlowHeaders(self.limits.header_timeout_s))
         else:
             self.transport.close()
 
@@ -243,15 +259,15 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if is_idle and not self.transport.is_closing():
             self.transport.close()
 
-    def _too_large(self) -> tuple[int, str, str]:
-        return 431, "headers_too_large", f"the headers are longer than {self.limits.max_header_bytes} bytes"
+    def _too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(f"the headers are longer than {self.limits.max_header_bytes} bytes")
 
 
 class _BrokenBody:
     """Takes the place of a body that cannot be parsed: whoever reads it gets the mistake instead of half a body."""
 
-    def __init__(self, message: str) -> None:
-        self._message = message
+    def __init__(self, error: RedserveError) -> None:
+        self._error = error
 
     def __bytes__(self) -> bytes:
-        raise BadRequest(f"the body is broken: {self._message}")
+        raise self._error

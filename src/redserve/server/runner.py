@@ -73,6 +73,7 @@ class Server(uvicorn.Server):
                         write_timeout_s=settings.write_timeout_s,
                         max_connections=settings.max_connections,
                     ),
+                    red=app.state.redserve.red,
                 ),
                 host=settings.host,
                 port=settings.port,
