@@ -20,7 +20,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from redserve.errors import BadRequest, HeadersTooLarge, RedserveError, SlowHeaders, TooManyConnections
+from redserve.errors import (
+    BadRequest,
+    HeadersTooLarge,
+    RedserveError,
+    SlowHeaders,
+    TooManyConnections,
+    UnknownTransferCoding,
+)
 from redserve.metrics import REDMetrics
 from redserve.metrics.labels import OTHER
 from redserve.server.bodies import MIN_BODY_BYTES_PER_S
@@ -168,9 +175,17 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin the request, unless its headers are too large."""
-        sent_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ': ' and the end
+        sent_bytes, hosts = len(self.url), 0
+        for name, value in self.headers:
+            sent_bytes += len(name) + len(value) + 4  # ': ' and the end of the line
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                self._refusal = UnknownTransferCoding()
         if sent_bytes > self.limits.max_header_bytes:
             self._refusal = self._too_large()
+        elif hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):  # Source: RFC 9112, 3.2
+            self._refusal = BadRequest(f"the request has {hosts} Host headers")
         elif len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = BadRequest(f"more than {MAX_PIPELINED} requests wait in line")
         if self._refusal is not None:
