@@ -9,13 +9,17 @@ RedserveError                     500  error         server_error
 │   ├── NotFound                  404  client_error  not_found
 │   ├── MethodNotAllowed          405  client_error  method_not_allowed
 │   ├── SlowRequest               408  client_error  slow_request
+│   ├── SlowHeaders               408  client_error  slow_request
 │   ├── TooLarge                  413  client_error  too_large
 │   ├── TooManyRows               413  client_error  too_large
-│   └── UnsupportedMediaType      415  client_error  unsupported_media_type
+│   ├── UnsupportedMediaType      415  client_error  unsupported_media_type
+│   ├── HeadersTooLarge           431  client_error  headers_too_large
+│   └── UnknownTransferCoding     501  client_error  unknown_transfer_coding
 ├── Rejected                      503  rejected      rejected         a retry makes sense
 │   ├── Overloaded                503  rejected      rejected         429 where the server is told so
 │   │   ├── QueueFull             503  rejected      queue_full
 │   │   └── PredictedLate         503  rejected      predicted_late
+│   ├── TooManyConnections        503  rejected      too_many_connections
 │   ├── ModelNotReady             503  rejected      model_not_ready
 │   └── ShuttingDown              503  rejected      shutting_down
 ├── DeadlineExpired               504  expired       deadline_expired it never ran
@@ -118,6 +122,16 @@ class SlowRequest(ClientError):
         self.received_bytes = received_bytes
 
 
+class SlowHeaders(ClientError):
+    """The headers came too slowly."""
+
+    status, reason = 408, "slow_request"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"headers took longer than {limit_s:g} s")
+        self.limit_s = limit_s
+
+
 class TooLarge(ClientError):
     """The body is longer than the server takes."""
 
@@ -143,6 +157,24 @@ class UnsupportedMediaType(ClientError):
     """The body's content type, or its encoding, is not one this path reads."""
 
     status, reason = 415, "unsupported_media_type"
+
+
+class HeadersTooLarge(ClientError):
+    """Request line and headers, or the framing of a body, are longer or more than the server takes."""
+
+    status, reason = 431, "headers_too_large"
+
+
+class UnknownTransferCoding(ClientError):
+    """The body comes in a transfer coding other than `chunked`.
+
+    Source: RFC 9112, 6.1, which asks for this status though the client is at fault.
+    """
+
+    status, reason = 501, "unknown_transfer_coding"
+
+    def __init__(self) -> None:
+        super().__init__("of the transfer codings only chunked is known here")
 
 
 class Rejected(RedserveError):
@@ -189,6 +221,15 @@ class PredictedLate(Overloaded):
     def __init__(self, *, late_s: float) -> None:
         super().__init__(f"the answer would come {1000 * late_s:.0f} ms after its deadline", retry_after_s=late_s)
         self.late_s = late_s
+
+
+class TooManyConnections(Rejected):
+    """As many connections are open as may be."""
+
+    reason = "too_many_connections"
+
+    def __init__(self) -> None:
+        super().__init__("too many connections are open")
 
 
 class ModelNotReady(Rejected):
@@ -254,6 +295,7 @@ _REASON_BY_STATUS = {
     408: "slow_request",
     413: "too_large",
     415: "unsupported_media_type",
+    431: "headers_too_large",
 }
 
 

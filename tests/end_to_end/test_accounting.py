@@ -35,6 +35,11 @@ AT_ONCE = {  # answered whatever the engine does
     "more rows than may wait": request_of(GOOD * (QUEUE_ROWS + 1)),
     "too many bytes": b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\n\r\n",
     "an early deadline": request_of(GOOD, headers=SOON),
+    "no HTTP": b"NONSENSE\r\n\r\n",
+    "another method, that nobody knows": request_of(GOOD, method="BREW"),
+    "two framings": request_of(GOOD, headers="Transfer-Encoding: chunked\r\n"),
+    "too many header bytes": request_of(GOOD, headers=f"A: {'b' * 70_000}\r\n"),
+    "too many headers": request_of(GOOD, headers="A: b\r\n" * 300),
 }
 QUEUED = {
     "right": request_of(GOOD),
@@ -74,8 +79,8 @@ def test_client_side_counts_equal_the_counters_when_everything_happens(server):
         is_next_begun=True,
     )
 
-    ends = "bad_request unknown_model not_found method_not_allowed unsupported_media_type too_large deadline_expired "
-    ends += "predicted_late queue_full client_disconnected model_error"
+    ends = "bad_request unknown_model not_found method_not_allowed unsupported_media_type too_large headers_too_large "
+    ends += "deadline_expired predicted_late queue_full client_disconnected model_error"
     assert set(seen) == set(ends.split())
 
 

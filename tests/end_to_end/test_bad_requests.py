@@ -9,6 +9,7 @@ from puppet_server import LIMIT_S, Exchange, PuppetServer, ask, request_of, unti
 GOOD = [[3, 4]]
 RIGHT = (200, {"predictions": [[6.0, 8.0]]})
 DEEP = 100_000
+PROMPT_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +19,14 @@ def server():
 
 
 def beside(server, request):
-    """The answers to `request` and to a good one at the same time."""
+    """The answers to `request` and to a good one at the same time, which must not wait for the other."""
+
+    async def promptly():
+        async with asyncio.timeout(PROMPT_S):
+            return await ask(server.port, request_of(GOOD))
 
     async def both():
-        return await asyncio.gather(ask(server.port, request), ask(server.port, request_of(GOOD)))
+        return await asyncio.gather(ask(server.port, request), promptly())
 
     return asyncio.run(both())
 
@@ -29,6 +34,10 @@ def beside(server, request):
 def post(content, headers="Content-Type: application/json\r\n"):
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return f"POST /predict HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def chunked(coding):
+    return f"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n".encode()
 
 
 BODIES = {
@@ -96,6 +105,14 @@ OTHERS = {
     "a length in hexadecimal": (post(b"12345").replace(b": 5\r\n", b": 0x5\r\n"), 400, "bad_request"),
     "no length": (post(b"").replace(b": 0\r\n", b":\r\n"), 400, "bad_request"),
     "a negative chunk": (post(b"-5\r\nhello\r\n", "Transfer-Encoding: chunked\r\n"), 400, "bad_request"),
+    "another transfer coding": (chunked("gzip, chunked"), 501, "unknown_transfer_coding"),
+    "another transfer coding on a line of its own": (
+        chunked("gzip\r\nTransfer-Encoding: chunked"),
+        501,
+        "unknown_transfer_coding",
+    ),
+    "no host": (request_of(GOOD).replace(b"Host: test\r\n", b""), 400, "bad_request"),
+    "two hosts": (request_of(GOOD, headers="Host: other\r\n"), 400, "bad_request"),
     "a NUL in a header": (post(b"{}", "A: \0\r\n"), 400, "bad_request"),
     "lines without returns": (post(b"{}").replace(b"\r\n", b"\n"), 400, "bad_request"),
     "more headers than fit": (post(b"{}", "A: b\r\n" * 20_000), 431, "headers_too_large"),

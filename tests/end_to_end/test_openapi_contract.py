@@ -32,9 +32,8 @@ def hold_to_contract(serve, registry, tmp_path):
     """`hold_to_contract(settings, *arguments)`: how often each status was answered meanwhile."""
 
     def hold(settings, *arguments):
-        live = serve(
-            create_app(Settings.load(settings), registry=registry), http=partial(HttpProtocol, limits=HttpLimits())
-        )
+        app = create_app(Settings.load(settings), registry=registry)
+        live = serve(app, http=partial(HttpProtocol, limits=HttpLimits(), door=app.state.redserve.fast_door))
         deadline_s = time.monotonic() + LIMIT_S
         while httpx2.get(f"{live.url}/readyz").status_code != 200:
             assert time.monotonic() < deadline_s, "it never came up"

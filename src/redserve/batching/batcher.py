@@ -41,8 +41,8 @@ class Batcher(Generic[P, R]):
         max_run_s: Longest that one call may take; `None` waits for ever.
         inline_below_s: Call the one plain function on the event loop itself, without a thread: its calls take less, by
             what is known; once they take four times as long, smoothed, a thread does it, for good. For calls of tens of
-            microseconds, which a hop to a thread would double. One that hangs blocks the loop until `interrupt()` ends it, which is called
-            after a quarter of a second; a thread then repeats it. `None`: never inline.
+            microseconds, which a hop to a thread would double. One that hangs blocks the loop until `interrupt()` ends
+            it, which is called after a quarter of a second; a thread then repeats it. `None`: never inline.
         split: Cuts a payload of more than `max_batch_size` rows into parts `(payload, rows)` of at most that many.
         join: Makes the one result of the results of such parts, in order.
         service_times_s: What is known of the seconds that a call takes, by rows; measured at warm-up, say. The

@@ -79,7 +79,8 @@ def create_app(
     if settings is None:  # as `uvicorn --factory` calls it: this is the server, and nobody else configures its log
         settings = Settings.load()
         configure_logging(settings.log_level)
-    batches = BatchMetrics(registry, buckets=_buckets(settings))
+    buckets = _buckets(settings)
+    batches = BatchMetrics(registry, buckets=buckets)
     statistics = Statistics(batches)
     series = ModelSeries(registry, batches=batches, statistics=statistics)
     repository = open_repository(settings, engines, statistics=statistics, series=series)
@@ -87,7 +88,7 @@ def create_app(
     keyring, aliases = settings.keyring(), settings.aliases()
     fast_door = FastDoor(
         service,
-        red=REDMetrics.shared(registry, buckets=_buckets(settings)),
+        red=REDMetrics.shared(registry, buckets=buckets),
         keyring=keyring,
         aliases=aliases,
         has_access_log=settings.access_log,
@@ -117,7 +118,7 @@ def create_app(
     app.add_middleware(
         REDMiddleware,
         registry=registry,
-        buckets=_buckets(settings),
+        buckets=buckets,
         metrics_path=None,
         excluded_paths=("/metrics", "/docs", "/openapi.json", *PROBES, *aliases.health - {aliases.predict}),
     )

@@ -1,7 +1,8 @@
 """uvicorn's httptools protocol with the limits that no ASGI code can set: on headers, on silence, on connections.
 
     connection ─ too many ─> 503, closed
-    header bytes over the limit ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
+    headers over the limits ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
+    answers that nobody reads ─> cut off
     shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
 
 Plain requests for inference go through the fast door (`fast_door.py`), every other through ASGI.
@@ -21,8 +22,16 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
-from redserve.errors import BadRequest
-from redserve.server.bodies import MAX_LENGTH_DIGITS
+from redserve.errors import (
+    BadRequest,
+    HeadersTooLarge,
+    RedserveError,
+    SlowHeaders,
+    TooManyConnections,
+    UnknownTransferCoding,
+)
+from redserve.metrics.labels import OTHER
+from redserve.server.bodies import MAX_LENGTH_DIGITS, MIN_BODY_BYTES_PER_S
 from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 
@@ -34,6 +43,9 @@ LINGER_S = 1.0
 
 MAX_DISCARDED_BYTES = 64 * 2**20
 """Of a body whose request was refused before its end; who sends more is cut off."""
+
+MAX_HEADERS = 256
+"""In one request: each costs some 150 bytes besides its own."""
 
 MAX_PIPELINED = 128
 """Requests that wait in one connection behind the one being answered; who sends more gets these answers, then the end.
@@ -47,11 +59,13 @@ class HttpLimits:
     Attributes:
         max_header_bytes: Of the request line and all headers.
         header_timeout_s: From the first byte of a request, or from the connection, to the end of its headers.
+        write_timeout_s: For a client to take answers that wait for it, and a second more for each 1,000 bytes it takes.
         max_connections: Open at once.
     """
 
     max_header_bytes: int = 65_536
     header_timeout_s: float = 10.0
+    write_timeout_s: float = 20.0
     max_connections: int = 4_096
 
 
@@ -60,7 +74,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     Args:
         limits: Its limits.
-        door: Takes plain requests for inference; `None`: all requests are ASGI's.
+        door: Takes plain requests for inference; all others are ASGI's.
         config: uvicorn's.
         server_state: uvicorn's.
         app_state: uvicorn's.
@@ -74,11 +88,12 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: HttpLimits,
-        door: FastDoor | None = None,
+        door: FastDoor,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
         self.door = door
+        self.url = b""
         self._fast: FastRequest | None = None  # that is not answered yet
         self._receiving: FastRequest | None = None  # whose body is coming
         self._idle_since_s: float | None = None  # since a fast answer
@@ -87,19 +102,21 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._data_bytes = 0  # of what is being parsed
         self._is_in_body = False
         self._framing_bytes = 0  # of a body, since its last bytes: chunk extensions, trailers
-        self._refusal: tuple[int, str, str] | None = None
+        self._refusal: RedserveError | None = None
         self._discarded_bytes = 0
         self._discarding_since_s = 0.0
         self._is_refused = False
         self._is_shutting_down = False
         self._answering: RequestResponseCycle | None = None
+        self._unsent_bytes = 0  # of answers, when last looked at
+        self._unsent_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, if there is room for one more."""
         super().connection_made(transport)
         self._waiting_since_s = self.loop.time()
         if len(self.connections) > self.limits.max_connections:
-            self.refuse(503, "too_many_connections", "too many connections are open", b"retry-after: 1\r\n")
+            self.refuse(TooManyConnections(), b"retry-after: 1\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: no request of this connection has anybody to answer, those that wait in line included."""
@@ -136,7 +153,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
-                self.refuse(*self._too_large())
+                self.refuse(self._too_large())
 
     def _cut_off_framing(self) -> None:
         """The body has nothing but framing for too long; the parser keeps all of a trailer until its end."""
@@ -144,7 +161,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self._is_refused = True
             self.transport.close()
         else:
-            self.refuse(*self._too_large())
+            self.refuse(self._too_large())
 
     def _discard(self, data: bytes) -> None:
         """The rest of a body that was answered early: uvicorn throws it away, we see that it comes to an end."""
@@ -165,18 +182,28 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header. Trailers, which come behind a body, are dropped: nobody here reads them (RFC 9110, 6.5.1)."""
-        if not self._is_in_body:
-            self.headers.append((name.lower(), value))
+        if self._is_in_body:
+            return
+        if len(self.headers) >= MAX_HEADERS:
+            self._refusal = HeadersTooLarge(f"there are more than {MAX_HEADERS} headers")
+            raise self._refusal  # ends the parsing; `send_400_response` is called for it
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Begin the request, unless its headers are too large."""
+        """Begin the request, unless its headers are too large or not to be understood."""
         limit = self.limits.max_header_bytes
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
         if self._header_bytes + self._data_bytes > limit and self._sent_bytes() > limit:
             self._refusal = self._too_large()
+        elif hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):  # Source: RFC 9112, 3.2
+            self._refusal = BadRequest(f"the request has {hosts} Host headers")
+        elif b"transfer-encoding" in names and not self._is_chunked():
+            self._refusal = UnknownTransferCoding()
         elif len(self.pipeline) >= MAX_PIPELINED:
-            self._refusal = 400, "bad_request", f"more than {MAX_PIPELINED} requests wait in line"
+            self._refusal = BadRequest(f"more than {MAX_PIPELINED} requests wait in line")
         if self._refusal is not None:
-            raise ValueError(self._refusal[2])  # ends the parsing; `send_400_response` is called for it
+            raise self._refusal
         self._waiting_since_s = None
         self._header_bytes = 0
         self._is_in_body = True
@@ -189,10 +216,13 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         """Of the request line and the headers; `: ` and the end of a line are four."""
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
+    def _is_chunked(self) -> bool:
+        return all(value.strip().lower() == b"chunked" for name, value in self.headers if name == b"transfer-encoding")
+
     def _enter_fast_door(self) -> bool:
         """Begin the request there, if it is plain: whatever is unusual about it is left to ASGI."""
         door, cycle = self.door, self.cycle
-        if door is None or self.parser.get_method() != b"POST":
+        if self.parser.get_method() != b"POST":
             return False
         target = door.target_of(self.url)
         if target is None:
@@ -263,24 +293,28 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed."""
-        self.refuse(*(self._refusal or (400, "bad_request", msg)))
+        self.refuse(self._refusal or BadRequest(msg))
 
-    def refuse(self, status: int, reason: str, message: str, header: bytes = b"") -> None:
+    def refuse(self, error: RedserveError, header: bytes = b"") -> None:
         """Answer with an error and close; where an answer is still on its way, it is the last one instead."""
         cycle = self.cycle
         is_within_body = self._waiting_since_s is None
+        duration_s = 0.0 if self._waiting_since_s is None else self.loop.time() - self._waiting_since_s
         self._is_refused = True
         self._waiting_since_s = None
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
             if is_within_body and cycle.more_body:  # its own body: let whoever reads it answer
-                cycle.body = _BrokenBody(message)  # type: ignore[assignment]
+                cycle.body = _BrokenBody(error)  # type: ignore[assignment]
                 cycle.message_event.set()
             return
-        body = orjson.dumps({"error": {"reason": reason, "message": message}})
+        method = self.parser.get_method().decode() if self.url else OTHER
+        self.door.red.received(method)
+        self.door.red.finished(OTHER, method, "", error.status, error.outcome, error.reason, duration_s)
+        body = orjson.dumps({"error": {"reason": error.reason, "message": str(error)}})
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-            % (status, http.HTTPStatus(status).phrase.encode(), len(body), header, body)
+            % (error.status, http.HTTPStatus(error.status).phrase.encode(), len(body), header, body)
         )
         # Closing at once would reset the connection while the client still sends, and take the answer from it.
         # Source: RFC 9112, 9.6
@@ -289,7 +323,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def check(self, now_s: float) -> None:
-        """Close the connection if it has been sending headers, or nothing at all, for too long."""
+        """Close the connection if it has been reading nothing, sending headers, or nothing at all, for too long."""
+        if self._is_unread(now_s):
+            self.transport.abort()  # to close it would wait for the client
+            return
         if self._idle_since_s is not None and not self._is_in_body:
             if now_s - self._idle_since_s > self.timeout_keep_alive:
                 self.transport.close()
@@ -298,9 +335,19 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if since_s is None or now_s - since_s < self.limits.header_timeout_s or self.transport.is_closing():
             return
         if self._header_bytes:
-            self.refuse(408, "slow_request", f"headers took longer than {self.limits.header_timeout_s:g} s")
+            self.refuse(SlowHeaders(self.limits.header_timeout_s))
         else:
             self.transport.close()
+
+    def _is_unread(self, now_s: float) -> bool:
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if not self._unsent_bytes:
+            self._unsent_since_s = now_s
+        elif unsent_bytes < self._unsent_bytes:
+            taken_s = (self._unsent_bytes - unsent_bytes) / MIN_BODY_BYTES_PER_S
+            self._unsent_since_s = min(now_s, self._unsent_since_s + taken_s)
+        self._unsent_bytes = unsent_bytes
+        return unsent_bytes > 0 and now_s - self._unsent_since_s >= self.limits.write_timeout_s
 
     def shutdown(self) -> None:
         """Answer what has begun, then close; called by the server at its end."""
@@ -315,15 +362,15 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if is_idle and not self.transport.is_closing():
             self.transport.close()
 
-    def _too_large(self) -> tuple[int, str, str]:
-        return 431, "headers_too_large", f"the headers are longer than {self.limits.max_header_bytes} bytes"
+    def _too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(f"the headers are longer than {self.limits.max_header_bytes} bytes")
 
 
 class _BrokenBody:
     """Takes the place of a body that cannot be parsed: whoever reads it gets the mistake instead of half a body."""
 
-    def __init__(self, message: str) -> None:
-        self._message = message
+    def __init__(self, error: RedserveError) -> None:
+        self._error = error
 
     def __bytes__(self) -> bytes:
-        raise BadRequest(f"the body is broken: {self._message}")
+        raise self._error

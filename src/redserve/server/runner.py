@@ -71,6 +71,7 @@ class Server(uvicorn.Server):
                     limits=HttpLimits(
                         max_header_bytes=settings.max_header_kib * 1024,
                         header_timeout_s=settings.header_timeout_s,
+                        write_timeout_s=settings.write_timeout_s,
                         max_connections=settings.max_connections,
                     ),
                     door=serving.fast_door,

@@ -90,6 +90,8 @@ class Settings(ModelSettings, BaseSettings):
     """KiB that request line and headers may have"""
     header_timeout_s: float = Field(10.0, gt=0)
     """seconds for the headers of a request"""
+    write_timeout_s: float = Field(20.0, gt=0)
+    """seconds for a client to take its answers, and one more for each 1,000 bytes that it takes"""
     max_connections: int = Field(4096, ge=1)
     """connections that may be open; more are refused with 503"""
     drain_delay_s: float = Field(0.0, ge=0)

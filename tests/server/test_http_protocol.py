@@ -1,0 +1,171 @@
+"""One connection told the time, on a transport that only remembers."""
+
+from collections import Counter
+
+import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from redserve.server import Settings, create_app
+from redserve.server.http_protocol import HttpLimits, HttpProtocol
+
+HEADER_TIMEOUT_S = 10_000
+WRITE_TIMEOUT_S = 20
+MAX_CONNECTIONS = 3
+
+
+class Loop:
+    """Its time is what the test says, and nothing ever happens later."""
+
+    now_s = 0.0
+
+    def time(self):
+        return self.now_s
+
+    def call_later(self, delay_s, callback):
+        pass
+
+
+class Transport:
+    """Takes everything, and keeps `unsent_bytes` of it."""
+
+    unsent_bytes = 0
+    is_aborted = is_closed = False
+
+    def __init__(self):
+        self.written = b""
+
+    def get_extra_info(self, name, default=None):
+        return default
+
+    def get_write_buffer_size(self):
+        return self.unsent_bytes
+
+    def write(self, data):
+        self.written += data
+
+    def can_write_eof(self):
+        return False
+
+    def is_closing(self):
+        return False
+
+    def close(self):
+        self.is_closed = True
+
+    def abort(self):
+        self.is_aborted = True
+
+
+@pytest.fixture
+def connection(registry):
+    limits = HttpLimits(
+        header_timeout_s=HEADER_TIMEOUT_S, write_timeout_s=WRITE_TIMEOUT_S, max_connections=MAX_CONNECTIONS
+    )
+    door = create_app(Settings(), registry=registry).state.redserve.fast_door
+    connection = HttpProtocol(Config(None), ServerState(), {}, Loop(), limits=limits, door=door)
+    connection.connection_made(Transport())
+    return connection
+
+
+def cut_off_after_s(connection, *, bytes_per_s, began_s=1_000, of_bytes=1_000_000, within_s=900):
+    """When a client that reads at this rate is cut off, looked at each second; `None`: not within that time."""
+    for second in range(within_s + 1):
+        connection.transport.unsent_bytes = of_bytes - second * bytes_per_s
+        connection.check(began_s + second)
+        if connection.transport.is_aborted:
+            return second
+    return None
+
+
+def test_who_reads_nothing_is_cut_off_after_the_timeout(connection):
+    assert cut_off_after_s(connection, bytes_per_s=0) == WRITE_TIMEOUT_S
+
+
+def test_who_reads_a_thousand_bytes_a_second_is_never_cut_off(connection):
+    assert cut_off_after_s(connection, bytes_per_s=1_000) is None
+
+
+def test_who_reads_slower_is_cut_off_in_the_end(connection):
+    assert cut_off_after_s(connection, bytes_per_s=500) == 2 * WRITE_TIMEOUT_S
+
+
+def test_answers_that_are_added_are_no_excuse(connection):
+    assert cut_off_after_s(connection, bytes_per_s=-1_000) == WRITE_TIMEOUT_S
+
+
+def test_time_in_which_nothing_waits_does_not_count(connection):
+    assert cut_off_after_s(connection, bytes_per_s=0, within_s=19) is None
+    connection.transport.unsent_bytes = 0
+    connection.check(1_020)
+
+    assert cut_off_after_s(connection, bytes_per_s=0, began_s=1_021) == WRITE_TIMEOUT_S
+
+
+LABELS = {"route": "_other", "model": ""}
+
+
+def counted(registry, reason):
+    """How many have ended for this reason; all that was counted must agree with it."""
+    errors = registry.get_sample_value("inference_errors_total", LABELS | {"reason": reason})
+    sums = Counter()
+    for family in registry.collect():
+        for sample in family.samples:
+            sums[sample.name] += sample.value
+    assert sums["inference_requests_received_total"] == sums["inference_requests_total"] == errors
+    assert sums["inference_request_latency_seconds_count"] == errors
+    assert sums["inference_requests_in_flight"] == 0
+    return errors
+
+
+def ended(registry, method, code, outcome):
+    labels = LABELS | {"method": method, "code": code, "outcome": outcome}
+    return registry.get_sample_value("inference_requests_total", labels)
+
+
+def test_what_is_no_http_is_counted_without_a_method(connection, registry):
+    connection.data_received(b"NONSENSE\r\n\r\n")
+
+    assert connection.transport.written.startswith(b"HTTP/1.1 400 ")
+    assert counted(registry, "bad_request") == ended(registry, "_other", "400", "client_error") == 1
+
+
+def test_a_refused_head_is_counted_under_its_method_with_the_time_since_its_first_byte(connection, registry):
+    connection.data_received(b"PUT /predict HTTP/1.1\r\n")
+    connection.loop.now_s += 7
+    connection.data_received(b"A: b\r\n" * 258)  # the parser tells of a header once it sees the next one
+
+    assert connection.transport.written.startswith(b"HTTP/1.1 431 ")
+    assert counted(registry, "headers_too_large") == ended(registry, "PUT", "431", "client_error") == 1
+    labels = {"route": "_other", "method": "PUT", "model": "", "outcome": "client_error"}
+    assert registry.get_sample_value("inference_request_latency_seconds_sum", labels) == 7
+
+
+def test_as_many_headers_as_may_be_are_no_mistake(connection):
+    connection.data_received(b"GET /livez HTTP/1.1\r\n" + b"A: b\r\n" * 257)
+
+    assert connection.transport.written == b""
+    assert len(connection.headers) == 256
+
+
+def test_headers_that_are_too_slow_are_counted(connection, registry):
+    connection.data_received(b"GET /livez HTTP/1.1\r\nHost:")
+    connection.check(HEADER_TIMEOUT_S)
+
+    assert connection.transport.written.startswith(b"HTTP/1.1 408 ")
+    assert counted(registry, "slow_request") == ended(registry, "GET", "408", "client_error") == 1
+
+
+def test_a_connection_too_many_is_counted_as_rejected(connection, registry):
+    connection.connections.update(range(MAX_CONNECTIONS))
+    connection.connection_made(Transport())
+
+    assert connection.transport.written.startswith(b"HTTP/1.1 503 ")
+    assert counted(registry, "too_many_connections") == ended(registry, "_other", "503", "rejected") == 1
+
+
+def test_a_connection_that_is_closed_without_a_word_is_not_counted(connection, registry):
+    connection.check(HEADER_TIMEOUT_S)
+
+    assert connection.transport.is_closed
+    assert registry.get_sample_value("inference_requests_received_total", {"method": "_other"}) is None
