@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from redserve.server.app import Serving, create_app
 from redserve.server.backlog import close_and_take_backlog
 from redserve.server.banner import banner
+from redserve.server.descriptors import room_for
 from redserve.server.http_protocol import HttpLimits, HttpProtocol
 from redserve.server.logs import configure_logging
 from redserve.server.settings import Settings
@@ -48,6 +49,7 @@ def serve(settings: Settings) -> int:
             suffice, or a second signal came.
     """
     configure_logging(settings.log_level, "uvicorn.error")
+    settings = settings.model_copy(update={"max_connections": room_for(settings.max_connections)})
     app = create_app(settings)
     server = Server(app, settings)
     try:
