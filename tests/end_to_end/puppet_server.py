@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -70,29 +71,31 @@ class PuppetServer:
     @property
     def cancelled(self) -> int:
         """Requests whose clients left."""
-        return self.codes()[499]
+        return self.counts().codes[499]
 
     def value(self, name: str, **labels: str) -> float:
         """One sample; 0 where there is none yet."""
         return self.registry.get_sample_value(f"inference_{name}", labels) or 0.0
 
-    def codes(self) -> Counter[int]:
-        """How many requests ended with each status."""
-        return codes_in(self.registry)
-
-    def reasons(self) -> Counter[str]:
-        """How many requests failed for each reason."""
-        return reasons_in(self.registry)
-
-
-def codes_in(registry: CollectorRegistry) -> Counter[int]:
-    """How many requests ended with each status."""
-    return _sum(registry, "inference_requests_total", lambda labels: int(labels["code"]))
+    def counts(self) -> "Counts":
+        """How requests have ended so far."""
+        return Counts(
+            codes=_sum(self.registry, "inference_requests_total", lambda labels: int(labels["code"])),
+            outcomes=_sum(self.registry, "inference_requests_total", lambda labels: labels["outcome"]),
+            reasons=_sum(self.registry, "inference_errors_total", lambda labels: labels["reason"]),
+        )
 
 
-def reasons_in(registry: CollectorRegistry) -> Counter[str]:
-    """How many requests failed for each reason."""
-    return _sum(registry, "inference_errors_total", lambda labels: labels["reason"])
+@dataclass(frozen=True)
+class Counts:
+    """How many requests ended with each status and each outcome, and how many failed for each reason."""
+
+    codes: Counter[int]
+    outcomes: Counter[str]
+    reasons: Counter[str]
+
+    def __sub__(self, before: "Counts") -> "Counts":
+        return Counts(self.codes - before.codes, self.outcomes - before.outcomes, self.reasons - before.reasons)
 
 
 def _sum(registry: CollectorRegistry, name: str, key: Callable[[Mapping[str, str]], Any]) -> Counter[Any]:
@@ -156,9 +159,16 @@ async def ask(port: int, request: bytes) -> tuple[int, Any]:
         await exchange.leave()
 
 
-def tally(answers: Iterable[tuple[int, Any]], *, left: int = 0) -> tuple[Counter[int], Counter[str]]:
-    """How often clients saw each status, and each reason not to be ok; `left` of them waited for no answer."""
+def tally(answers: Iterable[tuple[int, Any]], *, left: int = 0) -> Counts:
+    """What clients saw; `left` of them waited for no answer."""
     answers = list(answers)
     codes = Counter(status for status, _ in answers) + Counter({499: left})
+    outcomes: Counter[str] = Counter()
+    for status, count in codes.items():
+        outcomes[_OUTCOMES.get(status) or _OUTCOMES[status // 100]] += count
     reasons = Counter(body["error"]["reason"] for status, body in answers if status >= 400)
-    return codes, reasons + Counter({"client_disconnected": left})
+    return Counts(codes, outcomes, reasons + Counter({"client_disconnected": left}))
+
+
+_OUTCOMES = {2: "ok", 4: "client_error", 499: "cancelled", 5: "error", 503: "rejected", 504: "expired"}
+"""Of a status, else of its first digit."""

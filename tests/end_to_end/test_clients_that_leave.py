@@ -96,7 +96,7 @@ def test_one_that_leaves_behind_pipelined_requests_leaves_no_trace(server, engin
 
     until(lambda: server.in_flight == 0)
 
-    assert server.reasons()["aborted"] == 0
+    assert server.counts().reasons["aborted"] == 0
     assert "Exception in ASGI application" not in caplog.text
 
 
@@ -124,7 +124,7 @@ def test_of_4000_clients_every_second_leaves_and_costs_at_most_the_batch_that_ru
             assert len(ran) - len(staying) <= BATCH_ROWS
             assert server.queued_rows == server.in_flight == 0
 
-        assert server.codes() == {200: 10 * 201, 499: 10 * 200}
+        assert server.counts().codes == {200: 10 * 201, 499: 10 * 200}
         assert server.value("requests_received_total", method="POST") == 10 * 401
 
 

@@ -1,6 +1,7 @@
 """Raw sockets against `redserve serve`: what is too large, too slow, too many or no HTTP, and what is fine anyway."""
 
 import json
+import select
 import socket
 import time
 
@@ -9,6 +10,7 @@ import pytest
 from served import Served
 
 from engine.onnx_models import row_encoding
+from redserve.server.http_protocol import MAX_PIPELINED
 
 BODY = b'{"instances": [[1, 2, 3, 4]]}'
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
@@ -103,6 +105,31 @@ def test_headers_that_never_end_are_a_408(port):
         assert reasons(read_answers(client)) == [(408, "slow_request")]
 
 
+CHUNKED = REQUEST.partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "drop"),
+    [
+        (b"GET /livez HTTP/1.1\r\nA: ", b"b"),
+        (b"GET /livez HTTP/1.1\r\n", b"A: b\r\n"),
+        (REQUEST.partition(b"Content-Length")[0] + b"Content-Length: 9999\r\n\r\n", b" " * 25),  # 500 bytes a second
+        (CHUNKED, b"1\r\n \r\n"),
+        (CHUNKED + b"5;", b"b"),
+        (CHUNKED + b"0\r\n", b"A: b\r\n"),
+    ],
+    ids=["a header", "headers", "a body", "chunks", "an extension of a chunk", "trailers"],
+)
+def test_who_drips_is_answered_408_however_long_he_would_go_on(port, begin, drop):
+    with connect(port) as client:
+        client.sendall(begin)
+        deadline_s = time.monotonic() + LIMIT_S
+        while not select.select([client], [], [], 0.05)[0]:
+            assert time.monotonic() < deadline_s, "it drips for ever"
+            client.sendall(drop)
+        assert reasons(read_answers(client)) == [(408, "slow_request")]
+
+
 def test_a_connection_that_says_nothing_is_closed_without_a_word(port):
     with connect(port) as client:
         assert read_answers(client) == []
@@ -144,6 +171,17 @@ def test_what_is_no_http_is_a_400(port, request_bytes):
     with connect(port) as client:
         client.sendall(request_bytes)
         assert reasons(read_answers(client)) == [(400, "bad_request")]
+
+
+def test_what_is_no_http_fills_no_log():
+    with Served() as served:
+        for _ in range(3):
+            with connect(int(served.url.rpartition(":")[2])) as client:
+                client.sendall(b"NONSENSE\r\n\r\n")
+                assert reasons(read_answers(client)) == [(400, "bad_request")]
+        served.signal()
+        assert served.wait() == 0
+    assert served.errors.count("\n") == 1  # of the model
 
 
 def test_a_body_that_breaks_off_in_its_framing_is_a_400_and_counted_as_such(served, port):
@@ -231,6 +269,15 @@ def test_pipelined_requests_are_answered_in_order(port):
     with connect(port) as client:
         client.sendall(REQUEST + wrong + REQUEST)
         assert [status for status, _ in read_answers(client, 3)] == [200, 400, 200]
+
+
+def test_no_more_requests_than_the_bound_wait_in_one_connection(port):
+    request = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
+    with connect(port) as client:
+        client.sendall(request * (MAX_PIPELINED + 1))
+        assert [status for status, _ in read_answers(client, MAX_PIPELINED + 1)] == [200] * (MAX_PIPELINED + 1)
+        client.sendall(request * (MAX_PIPELINED + 2))
+        assert [status for status, _ in read_answers(client)] == [200] * (MAX_PIPELINED + 1)  # then the end
 
 
 def test_a_bad_request_behind_a_good_one_does_not_overtake_its_answer(port):

@@ -155,7 +155,7 @@ def is_right(good):
 
 @pytest.mark.parametrize("request_bytes", MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_a_400_in_words_counted_once_and_its_neighbour_is_answered(server, request_bytes):
-    before = server.reasons()
+    before = server.counts().reasons
 
     (status, answer), good = asyncio.run(beside(server, request_bytes))
 
@@ -163,13 +163,13 @@ def test_a_mistake_is_a_400_in_words_counted_once_and_its_neighbour_is_answered(
     assert answer.keys() == {"error"}
     assert 0 < len(answer["error"]) < 3_000
     assert is_right(good)
-    assert server.reasons() - before == {"bad_request": 1}
+    assert server.counts().reasons - before == {"bad_request": 1}
     assert server.in_flight == 0
 
 
 @pytest.mark.parametrize(("request_bytes", "status"), OTHERS.values(), ids=OTHERS)
 def test_another_mistake_has_its_status_in_words_and_its_neighbour_is_answered(server, request_bytes, status):
-    before = server.codes()
+    before = server.counts().codes
 
     bad, good = asyncio.run(beside(server, request_bytes))
 
@@ -177,7 +177,7 @@ def test_another_mistake_has_its_status_in_words_and_its_neighbour_is_answered(s
     assert bad[1].keys() == {"error"}
     assert bad[1]["error"]
     assert is_right(good)
-    assert server.codes() - before == {status: 1, 200: 1}
+    assert server.counts().codes - before == {status: 1, 200: 1}
 
 
 def chunked(body, chunks):
@@ -226,8 +226,8 @@ def test_a_full_queue_is_a_503_and_a_deadline_a_504():
         assert expired == (504, {"error": "the deadline passed before the request could run"})
         assert refused == (503, {"error": "the queue is full: 1 of 1 rows already wait"})
         assert all(map(is_right, answers))
-        assert server.reasons() == {"deadline_expired": 1, "queue_full": 1}
-        assert server.codes() == {200: 2, 503: 1, 504: 1}
+        assert server.counts().reasons == {"deadline_expired": 1, "queue_full": 1}
+        assert server.counts().codes == {200: 2, 503: 1, 504: 1}
         assert server.value("errors_total", **ROUTE, reason="queue_full") == 1
 
 

@@ -137,6 +137,31 @@ def test_within_the_drain_delay_it_is_not_ready_and_takes_all_that_comes(tmp_pat
     assert "Traceback" not in served.errors
 
 
+def test_while_what_was_accepted_still_runs_nobody_new_is_taken_and_nobody_accepted_is_lost(tmp_path):
+    gate = tmp_path / "gate"
+
+    async def main(served):
+        asked = [asyncio.create_task(exchange(served.url, request_of([1, 0]))) for _ in range(64)]
+        await asyncio.to_thread(until, lambda: in_flight(served) == 64)
+        served.signal()
+        await asyncio.to_thread(until, lambda: is_refused(served.url))
+        late = [await exchange(served.url, request_of([0, 0])) for _ in range(32)]
+        done = [task for task in asked if task.done()]
+        gate.touch()
+        return late, done, await asyncio.gather(*asked)
+
+    arguments = ("--max-batch-size", "1")
+    with Served(*arguments, program=GATED, environment=PATHS | {"GATE": str(gate)}) as served:
+        late, done, answers = asyncio.run(main(served))
+        status = served.wait()
+
+    assert late == ["refused"] * 32
+    assert done == []
+    assert Counter(answers) == {200: 64}
+    assert status == 0, served.errors
+    assert "Traceback" not in served.errors
+
+
 def test_what_waits_behind_a_run_that_nothing_stops_is_turned_away_after_the_grace_time():
     async def main(served):
         sleeping = asyncio.create_task(exchange(served.url, request_of([1, 0])))

@@ -68,3 +68,11 @@ def test_a_client_that_does_not_read_does_not_keep_the_server_from_its_end(serve
         served.signal()
         assert served.wait() == 0
     assert "grace time is over" not in served.errors
+
+
+def test_nor_does_it_where_the_grace_time_ends_first():
+    with Served("--write-timeout-s", "600", "--grace-s", "1") as served, ask_for_much(served):
+        served.signal()
+        assert served.wait() == 0
+    assert "Traceback" not in served.errors
+    assert "graceful shutdown exceeded" not in served.errors

@@ -169,3 +169,12 @@ def test_a_connection_that_is_closed_without_a_word_is_not_counted(connection, r
 
     assert connection.transport.is_closed
     assert registry.get_sample_value("inference_requests_received_total", {"method": "_other"}) is None
+
+
+def test_headers_that_have_not_come_at_the_end_of_grace_are_counted_as_turned_away(connection, registry):
+    connection.data_received(b"GET /livez HTTP/1.1\r\nHost:")
+
+    assert not connection.end_grace()
+    assert not connection.end_grace()  # nor twice
+    assert connection.transport.written.count(b"HTTP/1.1 503 ") == 1
+    assert counted(registry, "shutting_down") == ended(registry, "GET", "503", "rejected") == 1

@@ -23,14 +23,16 @@ async def close_and_take_backlog(
     """Listen no more, and serve the connections that the kernel had accepted by then.
 
     Args:
-        servers: Close their sockets.
+        servers: Close their sockets, whether or not there is room for those who wait.
         new_protocol: Makes the protocol of a connection.
         limit: Connections taken from a backlog at most.
         tls: What the connections speak.
     """
     connected: list[socket.socket] = []
     for server in servers:
-        duplicates = [socket.socket(fileno=os.dup(listening.fileno())) for listening in server.sockets]
+        duplicates: list[socket.socket] = []
+        with contextlib.suppress(OSError):  # no file descriptor is left, so that nobody could be taken anyway
+            duplicates.extend(socket.socket(fileno=os.dup(listening.fileno())) for listening in server.sockets)
         server.close()  # the loop accepts no more; the sockets live on in their duplicates
         for listening in duplicates:
             with listening, contextlib.suppress(OSError):  # would block: the backlog is empty

@@ -4,6 +4,7 @@
     headers over the limits ─> 431      headers slower than the limit ─> 408      not HTTP ─> 400
     answers that nobody reads ─> cut off
     shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
+    end of grace ─ what has not come by then is answered 503, and what has not been read is cut off
 
 Plain requests for inference go through the fast door (`fast_door.py`), every other through ASGI.
 
@@ -26,6 +27,7 @@ from redserve.errors import (
     BadRequest,
     HeadersTooLarge,
     RedserveError,
+    ShuttingDown,
     SlowHeaders,
     TooManyConnections,
     UnknownTransferCoding,
@@ -356,6 +358,22 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self.cycle.keep_alive = False
         elif not self._header_bytes:
             self.loop.call_later(LAST_CALL_S, self._close_if_idle)
+
+    def end_grace(self) -> bool:
+        """Wait for the client no more: for its headers, its body, or that it reads. Called by the server at its end.
+
+        Returns:
+            Whether a request is still unanswered, other than by a client that does not read.
+        """
+        if self._is_refused:
+            return False
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+            return False
+        is_unanswered = self.cycle is not None and not self.cycle.response_complete
+        if self._header_bytes or (is_unanswered and self.cycle.more_body):
+            self.refuse(ShuttingDown())
+        return is_unanswered
 
     def _close_if_idle(self) -> None:
         is_idle = not self._header_bytes and (self.cycle is None or self.cycle.response_complete)

@@ -7,6 +7,9 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+NO_HTTP = "Invalid HTTP request received."
+"""uvicorn's warning of each request that it cannot parse: strangers could fill a disk with it, and metrics count it."""
+
 access_logger = logging.getLogger("redserve.access")
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "color_message", "asctime"}
@@ -37,6 +40,7 @@ def configure_logging(level: str, *names: str) -> None:
     """Send the server's log, and that of further loggers, to standard error, and the access log to standard output."""
     events = logging.StreamHandler(sys.stderr)
     events.setFormatter(EventFormatter())
+    events.addFilter(lambda record: record.msg != NO_HTTP)
     for name in ("redserve", *names):
         logger = logging.getLogger(name)
         logger.handlers = [events]

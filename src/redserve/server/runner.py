@@ -1,7 +1,7 @@
 """Runs the application under uvicorn, owns the signals, and says what came up.
 
     SIGTERM, SIGINT ─> not ready ─ (`drain_delay_s`) ─> no new connections ─> all in flight is answered ─> exit 0
-    `grace_s` did not suffice ─> the rest is answered 503 ─> exit 1
+    `grace_s` did not suffice ─> the rest is answered 503 ─> exit 1, where there was a request to answer
     the same signal again     ─> at once ─> exit 1
 
 uvicorn by itself raises the signal again once it is done, and so ends with status 143.
@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from redserve.server.app import Serving, create_app
 from redserve.server.backlog import close_and_take_backlog
 from redserve.server.banner import banner
+from redserve.server.descriptors import room_for
 from redserve.server.http_protocol import HttpLimits, HttpProtocol
 from redserve.server.logs import configure_logging
 from redserve.server.settings import Settings
@@ -31,6 +32,9 @@ logger = logging.getLogger("redserve.server")
 
 LAST_ANSWERS_S = 2
 """For sending the refusals once the grace time is over."""
+
+LAST_TURNS_S = 0.5
+"""The same after a second signal: what is ready to be sent, and no more."""
 
 CHECK_EVERY_S = 1.0
 
@@ -45,6 +49,7 @@ def serve(settings: Settings) -> int:
             suffice, or a second signal came.
     """
     configure_logging(settings.log_level, "uvicorn.error")
+    settings = settings.model_copy(update={"max_connections": room_for(settings.max_connections)})
     app = create_app(settings)
     server = Server(app, settings)
     try:
@@ -119,7 +124,10 @@ class Server(uvicorn.Server):
         self._tasks.append(asyncio.create_task(self._turn_away_after_grace()))
         await close_and_take_backlog(self.servers, self._new_protocol, limit=self.config.backlog, tls=self.config.ssl)
         await super().shutdown(sockets)
-        if self.force_exit:  # uvicorn then leaves the lifespan to be cancelled, which ends in a traceback
+        if self.force_exit:  # uvicorn then leaves all to be cancelled, which ends in 500s and tracebacks
+            await self._turn_away()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=LAST_TURNS_S)
             await self.lifespan.shutdown()
 
     @contextlib.contextmanager
@@ -168,7 +176,13 @@ class Server(uvicorn.Server):
     async def _turn_away_after_grace(self) -> None:
         await asyncio.sleep(self._grace_s)
         logger.warning("grace time is over, what still waits is turned away", extra={"grace_s": self._grace_s})
-        self.exit_status = 1
+        await self._turn_away()
+
+    async def _turn_away(self) -> None:
+        """Answer all that is left, which is a failure where it is a request."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpProtocol) and connection.end_grace():
+                self.exit_status = 1
         await self._serving.repository.drain(grace_s=0)
 
     async def _announce(self) -> None:
