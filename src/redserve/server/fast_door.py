@@ -162,7 +162,7 @@ class FastRequest:
         if refused is not None:
             self._answer(refused, model="")
         elif self._length > door.bodies.max_body_bytes:
-            self._fail(TooLarge(door.bodies.max_body_bytes))
+            self.fail(TooLarge(door.bodies.max_body_bytes))
 
     def add(self, piece: bytes) -> None:
         """Take a piece of the body."""
@@ -174,7 +174,7 @@ class FastRequest:
             try:
                 self._door.bodies.hold(len(piece))
             except RedserveError as error:
-                self._fail(error)
+                self.fail(error)
             else:
                 self._held_bytes += len(piece)
 
@@ -199,7 +199,7 @@ class FastRequest:
             )
         except Exception:  # not of the client's making: whatever is, the service answers
             logger.exception("a request failed unexpectedly")
-            self._fail(RedserveError("the server failed on this request"))
+            self.fail(RedserveError("the server failed on this request"))
 
     def client_left(self) -> None:
         """Nobody waits for the answer."""
@@ -214,7 +214,8 @@ class FastRequest:
         """Send the service's answer."""
         self._answer(reply, reply.model or self._door.service.model_label(self._target.model))
 
-    def _fail(self, error: RedserveError) -> None:
+    def fail(self, error: RedserveError) -> None:
+        """Refuse it."""
         self.answer(self._door.service.terms.refusal(error, is_open_inference=self._target.is_open_inference))
 
     def _answer(self, reply: Reply, model: str) -> None:
@@ -267,4 +268,4 @@ class FastRequest:
         if self._time_left_s() > 0:
             self.wait(loop)
         else:
-            self._fail(SlowRequest(self._length - self._missing_bytes))
+            self.fail(SlowRequest(self._length - self._missing_bytes))

@@ -30,7 +30,6 @@ from redserve.errors import (
     ShuttingDown,
     SlowHeaders,
     TooManyConnections,
-    UnknownTransferCoding,
 )
 from redserve.metrics.labels import OTHER
 from redserve.server.bodies import MAX_LENGTH_DIGITS, MIN_BODY_BYTES_PER_S
@@ -201,7 +200,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         elif hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):  # Source: RFC 9112, 3.2
             self._refusal = BadRequest(f"the request has {hosts} Host headers")
         elif b"transfer-encoding" in names and not self._is_chunked():
-            self._refusal = UnknownTransferCoding()
+            self._refusal = BadRequest("of the transfer codings only chunked is known here")
         elif len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = BadRequest(f"more than {MAX_PIPELINED} requests wait in line")
         if self._refusal is not None:
@@ -307,8 +306,11 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
             if is_within_body and cycle.more_body:  # its own body: let whoever reads it answer
-                cycle.body = _BrokenBody(error)  # type: ignore[assignment]
-                cycle.message_event.set()
+                if self._receiving is not None:
+                    self._receiving.fail(error)
+                else:
+                    cycle.body = _BrokenBody(error)  # type: ignore[assignment]
+                    cycle.message_event.set()
             return
         method = self.parser.get_method().decode() if self.url else OTHER
         self.door.red.received(method)
