@@ -104,7 +104,7 @@ class Admission(Generic[W]):
         full_s = self._cost.service_s(self._policy.max_batch_size)
         if not full_s or (len(self._queue) + parts) * full_s > quarter_s:
             return False
-        return all(now_s - run.taken_s <= quarter_s for run in self._running.values())
+        return not self._running or all(now_s - run.taken_s <= quarter_s for run in self._running.values())
 
     def _check(self, first: W, rows: int, now_s: float) -> None:
         if not self._cost.knows_enough:

@@ -26,9 +26,9 @@ _ENOUGH = 2  # batches to predict from, where nothing was measured beforehand
 _SHORTEST_S = 1e-9
 _FRESH = 2000  # batches after which a size that has not run is unknown again, so that it is tried
 _OUTLIER = 3.0  # times what is expected; more counts for that
-_BELIEVED = (
-    5  # outliers in a row that are the truth: one stall of the machine hits as many batches as there are instances
-)
+_BELIEVED = 5  # outliers in a row that are the truth: a stall of the machine hits as many batches as are running
+_MOVED = 0.01  # of a size's mean: the curve is drawn anew, which costs more than a small model runs
+_DRAWN_ANEW = 256  # batches after which it is in any case
 
 
 class CostModel:
@@ -48,9 +48,7 @@ class CostModel:
         self.noise = _FIRST_NOISE
         self._sizes: dict[int, _Size] = {}
         self._drift, self._drift_of = 1.0, 0  # mean ratio, of so many batches
-        self._outliers: list[
-            tuple[int, float]
-        ] = []  # rows, seconds; the last ones, without one in between that is none
+        self._outliers: list[tuple[int, float]] = []  # rows, seconds; without one in between that is none
         self._usual_noise = _FIRST_NOISE  # before them
         self._knots: list[tuple[int, float]] | None = None  # rows, seconds; `None`: to be drawn anew
         self._asked_s: dict[int, float] = {}  # of what was asked for since
@@ -97,8 +95,11 @@ class CostModel:
         if size.batches >= _SEED:
             self._compare(seconds / size.seconds)
         size.learn(seconds)
+        is_back = self._observed - size.seen > _FRESH
         size.seen = self._observed
-        self._forget_curve()
+        has_moved = abs(size.seconds - size.drawn_s) > _MOVED * size.drawn_s
+        if has_moved or is_back or not self._observed % _DRAWN_ANEW:
+            self._forget_curve()
         if len(self._outliers) == _BELIEVED:
             self._believe()
 
@@ -118,6 +119,7 @@ class CostModel:
         variance = self.noise * max(1 / self._drift_of, _DRIFT_FORGETS / 2)
         if abs(self._drift - 1) > max(_SURPRISE * math.sqrt(variance), _LEAST_DRIFT):
             self._scale(self._drift)
+            self._forget_curve()
 
     def _scale(self, factor: float) -> None:
         """All sizes take `factor` of what was expected, from now on."""
@@ -146,15 +148,15 @@ class CostModel:
 
 
 class _Size:
-    """The mean of batches of `first_rows` to `last_rows`."""
+    """The mean of batches of `first_rows` to `last_rows`; `drawn_s` is what the curve was drawn with."""
 
-    __slots__ = ("batches", "first_rows", "last_rows", "seconds", "seen")
+    __slots__ = ("batches", "drawn_s", "first_rows", "last_rows", "seconds", "seen")
 
     def __init__(self, first_rows: int, last_rows: int) -> None:
         self.first_rows = first_rows
         self.last_rows = last_rows
         self.batches = 0
-        self.seconds = 0.0
+        self.seconds = self.drawn_s = 0.0
         self.seen = 0
 
     def learn(self, seconds: float) -> None:
@@ -174,6 +176,7 @@ def _connected(sizes: Mapping[int, _Size]) -> list[tuple[int, float]]:
     pools: list[tuple[int, float, int, int]] = []  # batches, mean seconds, rows: from, to
     for _, size in sorted(sizes.items()):
         batches, seconds, first_rows = size.batches, size.seconds, size.first_rows
+        size.drawn_s = seconds
         while pools and pools[-1][1] >= seconds:
             others, others_s, first_rows, _ = pools.pop()
             batches += others

@@ -5,11 +5,12 @@ submit ──> Parts ──> Request, Request, ... ──> join ──> answer(A
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from redserve.batching.waiting import Waiting
+from redserve.batching.waiting import PATIENCE_S, Waiting
 from redserve.errors import ModelError, RedserveError
 
 P = TypeVar("P")
@@ -61,7 +62,12 @@ class Request(Waiting, Generic[P, R]):
         size_bytes: int,
         deadline_s: float,
     ) -> None:
-        super().__init__(arrived_s, rows, group, size_bytes, deadline_s)
+        self.arrived_s = arrived_s  # as `Waiting` does; to call it would cost as much again
+        self.deadline_s = deadline_s
+        self.turn_s = arrived_s + PATIENCE_S if deadline_s == math.inf else deadline_s
+        self.rows = rows
+        self.group = group
+        self.size_bytes = size_bytes
         self.payload = payload
         self._answer: Callable[[Answer[R]], None] | None = answer
         self._leave_queue = leave_queue
