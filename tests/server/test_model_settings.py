@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from redserve.engine.lengths import LengthBuckets
 from redserve.models import VersionPolicy
 from redserve.server.model_settings import ModelConfig, ModelSettings, plan
 from redserve.server.settings import Settings
@@ -81,6 +82,11 @@ def test_a_version_policy_has_four_forms(config, text, policy):
         ("versions = {latest = true}", "versions: write"),
         ("versions = {newest = 1}", "versions: write"),
         ("[labels]\ny = 3", "labels: "),
+        ("length_buckets = [8, 8]", "length_buckets: the lengths of buckets ascend from 1 on, got 8, 8"),
+        ("length_buckets = []", "length_buckets: the lengths of buckets ascend"),
+        ('length_buckets = "8,b"', "length_buckets: write lengths such as 16,32,64"),
+        ("length_buckets = [[8]]", "length_buckets: write lengths such as 16,32,64"),
+        ("length_buckets = 8", "length_buckets: "),
         ("max_batch_size = \n", "Invalid value"),
     ],
 )
@@ -107,6 +113,16 @@ def test_labels_are_a_list_or_a_file_beside_the_configuration(config, tmp_path):
     assert options.labels == {"x": ["a", "b"], "y": ["cat", "dog", "cow"]}
     with pytest.raises(FileNotFoundError):
         config('[labels]\ny = "nowhere.txt"\n')
+
+
+def test_lengths_that_share_a_batch_are_asked_for_by_model_or_for_all(config, monkeypatch):
+    assert config("").model_options().lengths is None
+    assert config("length_buckets = [8, 16]\nmask_input = 'mask'\nbatching = 'on'\n").model_options().lengths == (
+        LengthBuckets(sizes=(8, 16), mask="mask", must=True)
+    )
+    monkeypatch.setenv("REDSERVE_LENGTH_BUCKETS", "4, 8")
+    assert config("").model_options().lengths == LengthBuckets(sizes=(4, 8))
+    assert config("length_buckets = [5]").model_options().lengths == LengthBuckets(sizes=(5,))
 
 
 def test_a_model_without_a_configuration_is_served_as_the_server_says():

@@ -3,18 +3,21 @@
     requests ─ gather into a kept buffer ─ (pad) ─ engine.run ─ count rows ─ cut ─> one list of views per request
 
 One copy a request and input, into memory that is written again for the next batch; a request that is alone is fed from
-its own memory. Results are views of the batch's outputs, which live as long as any of them.
+its own memory. Results are views of the batch's outputs, which live as long as any of them. Where requests of different
+lengths share a batch, they are padded to the longest of them; see `lengths.py`.
 
 A call takes its buffers out of those that are kept and puts them back when it has run, so one that hangs and is given
 up shares no memory with the calls after it.
 """
 
+import math
 import threading
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from redserve.engine.base import Engine
+from redserve.engine.lengths import Lengths
 from redserve.engine.outputs import check_outputs
 from redserve.engine.tensors import Array, Tensors, group_of, join_rows
 from redserve.errors import ModelError
@@ -30,9 +33,12 @@ class RowRunner:
         engine: What runs; may be shared by several runners if it bears concurrent runs.
         max_batch_size: Rows the kept buffers have room for.
         max_groups: Shape groups whose buffers are kept, the least recently used going first.
+        lengths: Where requests of different lengths share a batch.
     """
 
-    def __init__(self, engine: Engine, max_batch_size: int, *, max_groups: int = 8) -> None:
+    def __init__(
+        self, engine: Engine, max_batch_size: int, *, max_groups: int = 8, lengths: Lengths | None = None
+    ) -> None:
         if max_batch_size < 1:
             raise ValueError(f"max_batch_size must be >= 1, got {max_batch_size}")
         if max_groups < 1:
@@ -42,6 +48,7 @@ class RowRunner:
         self._rows_per_run = engine.batchability.rows
         self._names = tuple(spec.name for spec in engine.inputs)
         self._outputs = tuple(engine.outputs)
+        self._lengths = lengths
         step = self._rows_per_run or 1
         self._capacity_rows = -(-max_batch_size // step) * step
         self._max_groups = max_groups
@@ -91,14 +98,17 @@ class RowRunner:
         if len(requests) == 1 and rows == step:
             request = requests[0]
             return [self._run({name: np.ascontiguousarray(request[name]) for name in self._names}, rows=rows)]
-        group = group_of(requests[0])
+        lengths = self._lengths
+        group = group_of(requests[0]) if lengths is None else lengths.group_of(requests[0])
+        own_lengths = [0 if lengths is None else lengths.of(request) for request in requests]
         buffers = self._kept.pop(group, None) or self._new_buffers(requests[0])
-        for name, buffer in buffers.items():
-            np.concatenate([request[name] for request in requests], out=buffer[:rows])
-            buffer[rows : -(-rows // step) * step] = buffer[rows - 1]
+        longest = max(own_lengths)
+        inputs = {name: self._gather(requests, name, buffer, rows, longest) for name, buffer in buffers.items()}
+        for tensor in inputs.values():
+            tensor[rows : -(-rows // step) * step] = tensor[rows - 1]
         try:
             parts = [
-                self._run_buffered({name: buffer[start : start + step] for name, buffer in buffers.items()}, step)
+                self._run_buffered({name: tensor[start : start + step] for name, tensor in inputs.items()}, step)
                 for start in range(0, rows, step)
             ]
         finally:
@@ -106,15 +116,32 @@ class RowRunner:
         outputs = join_rows(parts)
         results: list[list[Array] | Exception] = []
         start = 0
-        for count in row_counts:
-            results.append([output[start : start + count] for output in outputs])
+        for count, own_length in zip(row_counts, own_lengths, strict=True):
+            own = [output[start : start + count] for output in outputs]
+            results.append(own if lengths is None or own_length == longest else lengths.cut(own, own_length))
             start += count
         return results
 
     def _new_buffers(self, request: Tensors) -> dict[str, Array]:
-        return {
-            name: np.empty((self._capacity_rows, *request[name].shape[1:]), request[name].dtype) for name in self._names
-        }
+        """Room for a full batch of the longest rows that the group of `request` may have."""
+        capacity = 0 if self._lengths is None else self._lengths.capacity_of(request)
+        sizes = {name: math.prod(self._row_shape(request, name, capacity)) for name in self._names}
+        return {name: np.empty(self._capacity_rows * size, request[name].dtype) for name, size in sizes.items()}
+
+    def _row_shape(self, request: Tensors, name: str, length: int) -> tuple[int, ...]:
+        tensor = request[name]
+        return tensor.shape[1:] if self._lengths is None else self._lengths.row_shape(name, tensor, length)
+
+    def _gather(self, requests: Sequence[Tensors], name: str, buffer: Array, rows: int, longest: int) -> Array:
+        """One input of a batch, in as many rows as a full one has."""
+        lengths = self._lengths
+        shape = self._row_shape(requests[0], name, longest)
+        gathered = buffer[: self._capacity_rows * math.prod(shape)].reshape(self._capacity_rows, *shape)
+        if lengths is not None and name in lengths.inputs:
+            lengths.pad(requests, name, gathered)
+        else:
+            np.concatenate([request[name] for request in requests], out=gathered[:rows])
+        return gathered
 
     def _keep(self, group: Hashable, buffers: dict[str, Array]) -> None:
         """For the next batch of the group. A call that was given up in between keeps nothing: another one runs."""

@@ -1,22 +1,25 @@
 """From a file to warm engines: load, measure, choose the largest batch, warm up, run an example. Blocks for seconds.
 
-    load_engine() ─> Engine ─ curve ─> max_batch_size ─ warm-up ─> RowRunner ─ one row ─> Prepared
-                 └─> further instances ─────────────── warm-up ─> RowRunner ───────────────┘
+    load_engine() ─> Engine ─ lengths ─ curve ─> max_batch_size ─ warm-up ─> RowRunner ─ one row ─> Prepared
+                 └─> further instances ───────────────────────── warm-up ─> RowRunner ───────────────┘
 
 The instances are made one after the other. Source: sessions that are created from several threads at once have crashed
 (onnxruntime issue 26610).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
+from redserve.engine.length_cost import PaddingCost, measure_padding
+from redserve.engine.length_probe import judge_lengths
+from redserve.engine.lengths import Lengths
 from redserve.engine.row_runner import RowRunner
 from redserve.engine.samples import find_sampler
-from redserve.engine.tensors import Array, Tensors, check_tensors
+from redserve.engine.tensors import Array, Tensors, check_tensors, group_of
 from redserve.errors import BadRequest, ModelError, ModelLoadError
 from redserve.models.options import ModelOptions
 
@@ -36,6 +39,8 @@ class Prepared:
         max_batch_size: Rows run together, at most.
         curve: Measured seconds per batch size.
         example: One row and the model's answer to it; `None` where no made-up row runs.
+        lengths: Which rows of different lengths share a batch; `None`: none do.
+        padding: What that costs, by bucket.
     """
 
     engines: tuple[Engine, ...]
@@ -43,6 +48,13 @@ class Prepared:
     max_batch_size: int
     curve: tuple[CurvePoint, ...]
     example: tuple[Tensors, Outputs] | None
+    lengths: Lengths | None = None
+    padding: tuple[PaddingCost, ...] = ()
+
+    @property
+    def group_of(self) -> Callable[[Tensors], Hashable]:
+        """What checked requests must have in common to share a batch; raises `BadRequest`."""
+        return group_of if self.lengths is None else self.lengths.group_of
 
 
 def prepare(
@@ -66,16 +78,20 @@ def prepare(
     if options.sample is not None:
         sample = _sample_of(engine, options.sample)
     max_batch_size = _possible_batch_size(engine, options.max_batch_size)
+    lengths, row = None, None
+    if options.lengths is not None:
+        lengths, row = judge_lengths(engine, options.lengths, row=sample)
     curve = tuple(measure_curve(engine, max_rows=max_batch_size or MAX_MEASURED_ROWS))
     if max_batch_size is None:
         max_batch_size = choose_max_batch_size(curve)
     engines = [engine]
-    _warm_up(engine, max_batch_size, sample)
+    padding = _warm_up(engine, max_batch_size, sample, lengths, row)
     for _ in range(1, options.instances):
         engines.append(load_engine())
-        _warm_up(engines[-1], max_batch_size, sample)
-    runners = tuple(RowRunner(each, max_batch_size) for each in engines)
-    return Prepared(tuple(engines), runners, max_batch_size, curve, _run_example(engine, runners[0], sample))
+        _warm_up(engines[-1], max_batch_size, sample, lengths, row)
+    runners = tuple(RowRunner(each, max_batch_size, lengths=lengths) for each in engines)
+    answered = _run_example(engine, runners[0], sample)
+    return Prepared(tuple(engines), runners, max_batch_size, curve, answered, lengths, padding)
 
 
 def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
@@ -87,9 +103,10 @@ def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
     engine = load_engine()
     try:
         _check_labels(engine, options)
-        if options.sample is not None:
-            _sample_of(engine, options.sample)
+        sample = None if options.sample is None else _sample_of(engine, options.sample)
         _possible_batch_size(engine, options.max_batch_size)
+        if options.lengths is not None:
+            judge_lengths(engine, options.lengths, row=sample)
     finally:
         engine.close()
 
@@ -131,10 +148,17 @@ def _sample_of(engine: Engine, values: Mapping[str, object]) -> Tensors:
     return sample
 
 
-def _warm_up(engine: Engine, max_batch_size: int, sample: Tensors | None) -> None:
-    """On made-up inputs; where none of those run, on copies of the sample."""
-    if warm_up(engine, max_batch_size) or sample is None:
-        return
+def _warm_up(
+    engine: Engine, max_batch_size: int, sample: Tensors | None, lengths: Lengths | None, row: Tensors | None
+) -> tuple[PaddingCost, ...]:
+    """Every batch size, and of each bucket of lengths the largest; tells what padding costs."""
+    if not warm_up(engine, max_batch_size) and sample is not None:
+        _warm_up_with(engine, max_batch_size, sample)
+    return () if lengths is None or row is None else tuple(measure_padding(engine, lengths, max_batch_size, row=row))
+
+
+def _warm_up_with(engine: Engine, max_batch_size: int, sample: Tensors) -> None:
+    """On copies of the sample, where no made-up input runs."""
     mode, rows = engine.batchability.mode, engine.batchability.rows
     sizes: Sequence[int] = range(max_batch_size, 0, -1) if mode == "dynamic" else (rows or 1,)
     for size in sizes if engine.batchability.is_row_wise else (1,):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -11,6 +11,7 @@ from functools import partial
 from redserve.batching import Answer, Batcher, BatchObserver, Ticket
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
+from redserve.engine.length_cost import PaddingCost
 from redserve.engine.tensors import Tensors, check_tensors, group_of, join_rows, size_bytes_of, split_rows
 from redserve.errors import ModelNotReady, RedserveError, ShuttingDown, TooManyRows
 from redserve.models.daemon import in_daemon_thread
@@ -53,6 +54,7 @@ class ServedModel:
         engine: What runs its batches, once loaded; the first of its instances.
         policy: Its batching numbers; the batch size is right once it is loaded.
         curve: Measured seconds per batch size, once loaded.
+        padding: What it costs that rows of different lengths share a batch, once loaded; empty where they do not.
         example: One row and the model's answer to it, once loaded; `None` where no made-up row runs.
     """
 
@@ -75,12 +77,14 @@ class ServedModel:
         self.has_begun = False
         self.on_change: Callable[[ServedModel], None] = lambda model: None
         self.curve: tuple[CurvePoint, ...] = ()
+        self.padding: tuple[PaddingCost, ...] = ()
         self.example: tuple[Tensors, Outputs] | None = None
         self._load_engine = load_engine
         self._prepare = partial(prepare, load_engine, self.options, example=example)
         self._observer = observer
         self._engines: tuple[Engine, ...] = ()
         self._batcher: Batcher[Tensors, Outputs] | None = None
+        self._group_of: Callable[[Tensors], Hashable] = group_of
         self._holders = 0
         self._is_let_go = asyncio.Event()
         self._is_let_go.set()
@@ -136,6 +140,7 @@ class ServedModel:
             self._fail(f"{type(error).__name__}: {error}", fault=error)
             return
         self._engines, self.curve, self.example = prepared.engines, prepared.curve, prepared.example
+        self.padding, self._group_of = prepared.padding, prepared.group_of
         if self.state is ModelState.STOPPED:
             await self._free()
             return
@@ -205,7 +210,7 @@ class ServedModel:
             tensors,
             answer,
             rows=rows,
-            group=group_of(tensors),
+            group=self._group_of(tensors),
             size_bytes=size_bytes_of(tensors),
             deadline_s=deadline_s,
         )

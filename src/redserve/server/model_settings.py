@@ -3,6 +3,7 @@
 # <repository>/resnet/config.toml; every line may be left out
 max_batch_size = 16             # and the other settings below, by their names in `redserve serve --help`
 versions = "latest"             # the newest; "all", [1, 3], or {latest = 2}
+length_buckets = [16, 32, 64]   # rows of different lengths share a batch
 
 [labels]                        # names of classes, by output: a list, or a file beside this one, a name a line
 probabilities = "labels.txt"
@@ -19,13 +20,27 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic_settings import NoDecode
 
 from redserve.batching import BatchPolicy
 from redserve.engine.base import Engine
+from redserve.engine.lengths import LengthBuckets
 from redserve.engine.onnx_options import Option, usable_cpus
 from redserve.models import ModelOptions, Plan, VersionPolicy
 
 Device = Literal["auto", "cuda", "cpu"]
+
+
+def _lengths(value: object) -> object:
+    """As a list, or separated by commas; in ascending order."""
+    given = value.split(",") if isinstance(value, str) else value
+    if given is None or not isinstance(given, (list, tuple)):
+        return given
+    try:
+        sizes = tuple(int(size) for size in given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"write lengths such as 16,32,64, not {value!r}") from error
+    return LengthBuckets(sizes=sizes).sizes
 
 
 class ModelSettings(BaseModel):
@@ -54,6 +69,10 @@ class ModelSettings(BaseModel):
     """whether requests share a run; auto asks the model"""
     max_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """rows run together, at most; auto measures which size is best"""
+    length_buckets: Annotated[tuple[int, ...] | None, NoDecode, BeforeValidator(_lengths)] = None
+    """lengths such as 16,32,64: rows up to the same one share a batch, padded (default: rows of equal length do)"""
+    mask_input: str = "attention_mask"
+    """the input that is 0 where a row is padded, with --length-buckets"""
     max_queue_delay_ms: float = Field(0.0, ge=0, le=60_000)
     """how long the oldest row waits for company; 0 runs what is there"""
     slo_ms: float | None = Field(None, gt=0, le=3_600_000)
@@ -83,7 +102,14 @@ class ModelSettings(BaseModel):
             max_run_s=self.max_run_s,
             instances=self.instances,
             timeout_s=(self.slo_ms or self.request_timeout_ms) / 1000,
+            lengths=self.lengths(),
         )
+
+    def lengths(self) -> LengthBuckets | None:
+        """Which rows of different lengths share a batch."""
+        if self.length_buckets is None:
+            return None
+        return LengthBuckets(sizes=self.length_buckets, mask=self.mask_input, must=self.batching == "on")
 
     def load_engine(self, path: Path) -> Engine:
         """Load an ONNX file; blocks.
