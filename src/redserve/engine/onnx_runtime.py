@@ -9,7 +9,8 @@ Nothing falls back silently: not ONNX Runtime at construction, nor in the middle
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +80,7 @@ class OnnxRuntimeEngine:
         session_options: Mapping[str, Option] | None = None,
         batching: Literal["auto", "on", "off"] = "auto",
         io_binding: bool | None = None,
+        freed: Callable[[], None] | None = None,
     ) -> "OnnxRuntimeEngine":
         """Load a model and find out how it can be batched; blocks, for seconds with a large model.
 
@@ -91,6 +93,7 @@ class OnnxRuntimeEngine:
             session_options: Of the session, by ONNX Runtime's names.
             batching: See `judge_batchability`.
             io_binding: Bind inputs and outputs instead of passing them; `None`: on the GPU only.
+            freed: Called once the session is gone and has given its memory back, from any thread.
 
         Raises:
             ModelLoadError: The file, the device or an option is wrong, or ONNX Runtime is not installed; one line.
@@ -108,6 +111,8 @@ class OnnxRuntimeEngine:
         opened = open_session(
             _import_onnxruntime, path, device=device, threads=intra_op_threads, settings=settings, cuda=cuda
         )
+        if freed is not None:
+            weakref.finalize(opened.session, freed)
         engine = cls(opened, path, io_binding=io_binding)
         try:
             engine.batchability = judge_batchability(engine.run, engine.inputs, engine.outputs, batching=batching)

@@ -5,7 +5,7 @@ settings ─> the demo, one file, or a folder ─> ModelRepository ─ changes �
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from redserve import demo
 from redserve.engine.base import Engine
 from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics
 from redserve.models import Folder, ModelRepository, ModelState, ServedModel
-from redserve.server.model_settings import plan
+from redserve.models.listing import list_models
+from redserve.server.gpu_budget import GpuBudget
+from redserve.server.model_config import ModelConfig, plan
+from redserve.server.model_settings import ModelSettings
 from redserve.server.settings import Settings
 from redserve.server.statistics import Statistics
 
@@ -92,12 +95,13 @@ def open_repository(
     """The models that `settings` name, or `engines`; none is loaded yet.
 
     Raises:
-        ValueError: The folder cannot be read, or lacks a model that is to be loaded at start; or the platform, which
-            asks for one model, has none or several.
+        ValueError: The folder cannot be read, or lacks a model that is to be loaded at start; the platform, which asks
+            for one model, has none or several; or the budget of a GPU is too small.
     """
     if engines is None and settings.repository is not None:
-        folder = Folder(settings.repository, configure=partial(plan, defaults=settings), observer=statistics)
         try:
+            configure = partial(plan, defaults=settings, budget=_budget_of_folder(settings, settings.repository))
+            folder = Folder(settings.repository, configure=configure, observer=statistics)
             return ModelRepository(
                 folder=folder,
                 mode=settings.repository_mode,
@@ -121,7 +125,27 @@ def open_repository(
 
 
 def _one_file(settings: Settings, path: Path) -> dict[str, Callable[[], Engine]]:
-    return {settings.name or _name_of(path): partial(settings.load_engine, path)}
+    budget = _budget(settings, [settings])
+    return {settings.name or _name_of(path): partial(settings.load_engine, path, budget=budget)}
+
+
+def _budget_of_folder(settings: Settings, folder: Path) -> GpuBudget | None:
+    """By the configurations as they are now; one that is wrong is told when its model is looked at."""
+    versions: list[ModelSettings] = []
+    for listing in list_models(folder).values() if settings.gpu_budget_mib is not None else ():
+        try:
+            config = ModelConfig.of(settings) if listing.config is None else ModelConfig.read(listing.config, settings)
+        except (OSError, ValueError):
+            config = ModelConfig.of(settings)
+        versions += [config for _ in config.versions.choose(listing.paths)]
+    return _budget(settings, versions, swaps=settings.repository_mode != "none")
+
+
+def _budget(settings: Settings, models: Iterable[ModelSettings], *, swaps: bool = False) -> GpuBudget | None:
+    if settings.gpu_budget_mib is None:
+        return None
+    claims = [model.gpu_claim() for model in models]
+    return GpuBudget(settings.gpu_budget_mib, [claim for claim in claims if claim is not None], swaps=swaps)
 
 
 def _name_of(path: Path) -> str:
