@@ -5,8 +5,8 @@
     request   arrays ─ check_tensors ─> rows ─ group_of, of the lengths or of the shapes ─> (a queue)
     batch     requests ─ RowRunner: gather, run, check_outputs, cut ─> one list of views per request
 
-`tensors.py`, `base.py` and `row_runner.py` need numpy alone, so that an engine of one's own needs nothing else. ONNX
-Runtime is imported when the first model is loaded. Times below are the smallest seen on two cores
+`tensors.py`, `base.py` and `row_runner.py` need numpy and `ml_dtypes` alone, so that an engine of one's own needs
+nothing else. ONNX Runtime is imported when the first model is loaded. Times below are the smallest seen on two cores
 (`benchmarks/engine_cost.py`, `benchmarks/results/engine_cost.json`).
 
 Decision: requests are checked before they queue, and never converted. ONNX Runtime reads big-endian arrays as noise,
@@ -45,6 +45,10 @@ second thread takes a perceptron of 1.6 M parameters from 1.93 to 1.08 ms at 64 
 on a machine that was not quiet, whose medians gained little. Digits lose 7 us a batch (the median) from 16 rows on,
 less than the HTTP work of one request. Where the other core is busy with something else the gain is gone;
 `intra_op_threads=1` is for that.
+
+Decision: bfloat16 is served through I/O binding, as raw memory, since `run` knows no such array. On the CPU, ONNX
+Runtime 1.32 has hardly a kernel for it but `Cast`; a model that needs another one is refused when it is loaded, in ONNX
+Runtime's words.
 
 Decision: no silent fallback. `enable_fallback=0`, since ONNX Runtime otherwise rebuilds the session on the CPU in the
 middle of a run; `device="auto"` reports what `get_providers()` says and the reason; `device="cuda"` refuses to start.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from redserve.engine.base import Engine
+from redserve.engine.bfloat16 import is_float
 from redserve.engine.lengths import LengthBuckets, Lengths
 from redserve.engine.samples import find_sampler
 from redserve.engine.tensors import Array, Tensors, TensorSpec
@@ -52,7 +53,7 @@ def _length_axes(inputs: Sequence[TensorSpec], mask: str) -> dict[str, int]:
     if spec is None:
         names = ", ".join(each.name for each in inputs)
         raise _refused(f"the model has no input {mask!r} that could say what is padding; it has {names}")
-    if spec.dtype.kind not in "iubf":
+    if not (spec.dtype.kind in "iub" or is_float(spec.dtype)):
         raise _refused(f"input {spec} is no mask of numbers")
     open_axes = _open_axes(spec)
     if len(open_axes) != 1:
@@ -146,7 +147,7 @@ def _gap(one: Array, two: Array) -> float:
     """How far apart two answers are, of the largest number in them; 1 where they are no numbers and not equal."""
     if one.shape != two.shape:
         return 1.0
-    if one.dtype.kind != "f":
+    if not is_float(one.dtype):
         return 0.0 if np.array_equal(one, two) else 1.0
     first, second = (np.nan_to_num(each.astype(np.float64), posinf=0.0, neginf=0.0) for each in (one, two))
     largest = float(np.max(np.abs(first), initial=1e-6))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from redserve.engine.base import Engine
+from redserve.engine.bfloat16 import is_float
 from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
 from redserve.engine.length_cost import PaddingCost, measure_padding
 from redserve.engine.length_probe import judge_lengths
@@ -175,7 +176,7 @@ def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tupl
         if engine.batchability.is_row_wise:
             drawn = {name: tensor[:1] for name, tensor in drawn.items()}
         row = {
-            name: np.trunc(100 * tensor) / 100 if tensor.dtype.kind == "f" else tensor for name, tensor in drawn.items()
+            name: np.trunc(100 * tensor) / 100 if is_float(tensor.dtype) else tensor for name, tensor in drawn.items()
         }
     (outputs,) = runner([row])
     return None if isinstance(outputs, Exception) else (row, outputs)
