@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 import numpy as np
 
@@ -88,20 +89,23 @@ class Lengths:
         place = bisect_left(self.buckets.sizes, length)
         if place == len(self.buckets.sizes) or not mask.any(axis=self.inputs[self.buckets.mask]).all():
             return group_of(tensors)
-        others = tuple(sorted((name, self.row_shape(name, tensor, 0)) for name, tensor in tensors.items()))
-        return self.buckets.sizes[place], others
+        sizes = {name: tensor.shape[1:] for name, tensor in tensors.items()}
+        sizes |= {name: self._row_shape(tensors[name], axis, 0) for name, axis in self.inputs.items()}
+        return self.buckets.sizes[place], tuple(sorted(sizes.items()))
 
-    def row_shape(self, name: str, tensor: Array, length: int) -> tuple[int, ...]:
-        """The shape of a row of an input where it has this length; its own where the input has none."""
-        shape = list(tensor.shape)
-        if name in self.inputs:
-            shape[self.inputs[name]] = length
-        return tuple(shape[1:])
-
-    def capacity_of(self, tensors: Tensors) -> int:
-        """The longest row that may be in a batch with these."""
+    def largest_rows(self, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+        """The shapes of the longest row that may be in a batch with these, of each input with a length."""
         length = self.of(tensors)
-        return next((size for size in self.buckets.sizes if size >= length), length)
+        longest = next((size for size in self.buckets.sizes if size >= length), length)
+        return {name: self._row_shape(tensors[name], axis, longest) for name, axis in self.inputs.items()}
+
+    def views(self, buffers: Mapping[str, Array], length: int) -> dict[str, Array]:
+        """The memory of a batch's inputs, as rows of this length, which lie one behind another."""
+        views = dict(buffers)
+        for name, axis in self.inputs.items():
+            shape = (len(buffers[name]), *self._row_shape(buffers[name], axis, length))
+            views[name] = buffers[name].reshape(-1)[: prod(shape)].reshape(shape)
+        return views
 
     def pad(self, requests: Sequence[Tensors], name: str, rows: Array) -> None:
         """Write an input that has a length, request behind request, to `rows`, and zeros where they are longer."""
@@ -132,3 +136,8 @@ class Lengths:
                 own[axis] = slice(length)
             results.append(np.ascontiguousarray(output[tuple(own)]) if axes else output)
         return results
+
+    def _row_shape(self, tensor: Array, axis: int, length: int) -> tuple[int, ...]:
+        shape = list(tensor.shape)
+        shape[axis] = length
+        return tuple(shape[1:])

@@ -10,7 +10,6 @@ A call takes its buffers out of those that are kept and puts them back when it h
 up shares no memory with the calls after it.
 """
 
-import math
 import threading
 from collections.abc import Hashable, Sequence
 
@@ -100,11 +99,16 @@ class RowRunner:
             return [self._run({name: np.ascontiguousarray(request[name]) for name in self._names}, rows=rows)]
         lengths = self._lengths
         group = group_of(requests[0]) if lengths is None else lengths.group_of(requests[0])
-        own_lengths = [0 if lengths is None else lengths.of(request) for request in requests]
         buffers = self._kept.pop(group, None) or self._new_buffers(requests[0])
-        longest = max(own_lengths)
-        inputs = {name: self._gather(requests, name, buffer, rows, longest) for name, buffer in buffers.items()}
-        for tensor in inputs.values():
+        own_lengths, inputs = None, buffers
+        if lengths is not None:
+            own_lengths = [lengths.of(request) for request in requests]
+            inputs = lengths.views(buffers, max(own_lengths))
+        for name, tensor in inputs.items():
+            if lengths is not None and name in lengths.inputs:
+                lengths.pad(requests, name, tensor)
+            else:
+                np.concatenate([request[name] for request in requests], out=tensor[:rows])
             tensor[rows : -(-rows // step) * step] = tensor[rows - 1]
         try:
             parts = [
@@ -116,32 +120,18 @@ class RowRunner:
         outputs = join_rows(parts)
         results: list[list[Array] | Exception] = []
         start = 0
-        for count, own_length in zip(row_counts, own_lengths, strict=True):
+        for place, count in enumerate(row_counts):
             own = [output[start : start + count] for output in outputs]
-            results.append(own if lengths is None or own_length == longest else lengths.cut(own, own_length))
+            results.append(own if lengths is None or own_lengths is None else lengths.cut(own, own_lengths[place]))
             start += count
         return results
 
     def _new_buffers(self, request: Tensors) -> dict[str, Array]:
-        """Room for a full batch of the longest rows that the group of `request` may have."""
-        capacity = 0 if self._lengths is None else self._lengths.capacity_of(request)
-        sizes = {name: math.prod(self._row_shape(request, name, capacity)) for name in self._names}
-        return {name: np.empty(self._capacity_rows * size, request[name].dtype) for name, size in sizes.items()}
-
-    def _row_shape(self, request: Tensors, name: str, length: int) -> tuple[int, ...]:
-        tensor = request[name]
-        return tensor.shape[1:] if self._lengths is None else self._lengths.row_shape(name, tensor, length)
-
-    def _gather(self, requests: Sequence[Tensors], name: str, buffer: Array, rows: int, longest: int) -> Array:
-        """One input of a batch, in as many rows as a full one has."""
-        lengths = self._lengths
-        shape = self._row_shape(requests[0], name, longest)
-        gathered = buffer[: self._capacity_rows * math.prod(shape)].reshape(self._capacity_rows, *shape)
-        if lengths is not None and name in lengths.inputs:
-            lengths.pad(requests, name, gathered)
-        else:
-            np.concatenate([request[name] for request in requests], out=gathered[:rows])
-        return gathered
+        """Room for a full batch of the largest rows that the group of `request` may have."""
+        shapes = {name: request[name].shape[1:] for name in self._names}
+        if self._lengths is not None:
+            shapes |= self._lengths.largest_rows(request)
+        return {name: np.empty((self._capacity_rows, *shape), request[name].dtype) for name, shape in shapes.items()}
 
     def _keep(self, group: Hashable, buffers: dict[str, Array]) -> None:
         """For the next batch of the group. A call that was given up in between keeps nothing: another one runs."""
