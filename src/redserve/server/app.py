@@ -87,6 +87,7 @@ def create_app(
         version=importlib.metadata.version("redserve"),
         description="RED metrics and dynamic batching for ONNX models.",
         redoc_url=None,
+        redirect_slashes=False,  # what is not served is a 404, and behind TLS a redirect would name http
         static_url="/docs/assets",
         lifespan=_lifespan,
     )
@@ -164,8 +165,9 @@ def _document(app: FastAPI, serving: Serving) -> None:
         schema = routes_only()
         models = list(serving.repository)
         aliases = serving.settings.aliases()
+        explicit = serving.repository.mode == "explicit"
         inference = docs.predict_paths(models, alias=aliases.predict) if models else {}
-        paths = {**inference, **docs_open_inference.paths(models), **schema.get("paths", {})}
+        paths = {**inference, **docs_open_inference.paths(models, explicit=explicit), **schema.get("paths", {})}
         if "/" in aliases.health:
             del paths["/"]
         keys = serving.keyring.keys
