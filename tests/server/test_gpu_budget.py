@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from engine.onnx_models import adding
 from redserve.engine import onnx_runtime
 from redserve.errors import ModelLoadError
-from redserve.metrics import BatchMetrics
+from redserve.metrics import BatchMetrics, REDMetrics
 from redserve.models import ModelState
 from redserve.server.gpu_budget import Claim, GpuBudget, even_part_mib
 from redserve.server.model_set import ModelSeries, open_repository
@@ -77,7 +77,7 @@ def opened(folder, **settings):
     registry = CollectorRegistry()
     batches = BatchMetrics(registry)
     statistics = Statistics(batches)
-    series = ModelSeries(registry, batches=batches, statistics=statistics)
+    series = ModelSeries(registry, red=REDMetrics(registry), batches=batches, statistics=statistics)
     chosen = Settings.load({"repository": folder, "max_batch_size": 1} | settings)
     return open_repository(chosen, None, statistics=statistics, series=series)
 
@@ -103,7 +103,7 @@ def test_what_nobody_asks_for_is_divided_evenly(limit, asked, swaps, part):
 
 @pytest.mark.parametrize(("asked", "swaps"), [([401], False), ([400, None], False), ([201], True), ([200, None], True)])
 def test_a_budget_that_is_too_small_is_refused(asked, swaps):
-    with pytest.raises(ValueError, match="gpu_budget_mib: 400 MiB are too few: the models ask for "):
+    with pytest.raises(ValueError, match="gpu_budget_mib: 400 MiB are too few: models ask for "):
         even_part_mib(400, asked, swaps=swaps)
 
 
@@ -208,7 +208,7 @@ async def test_what_cannot_be_loaded_takes_nothing(repository, limits, tmp_path)
 
 
 def test_a_budget_that_the_configurations_exceed_is_told_at_start(repository):
-    with pytest.raises(ValueError, match="gpu_budget_mib: 100 MiB are too few: the models ask for 150, and 1 more"):
+    with pytest.raises(ValueError, match="gpu_budget_mib: 100 MiB are too few: models ask for 150; 1 more"):
         repository({"a": "gpu_memory_mib = 150", "b": None}, gpu_budget_mib=100)
 
 

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from redserve.engine.base import Engine
-from redserve.metrics import BatchMetrics, DeadlineMetrics, latency_buckets, metrics_app
+from redserve.metrics import BatchMetrics, DeadlineMetrics, REDMetrics, latency_buckets, metrics_app
 from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository
 from redserve.server import admin, docs, docs_open_inference, failures, open_inference
@@ -78,7 +78,8 @@ def create_app(
         configure_logging(settings.log_level)
     batches = BatchMetrics(registry, buckets=_buckets(settings))
     statistics = Statistics(batches)
-    series = ModelSeries(registry, batches=batches, statistics=statistics)
+    red = REDMetrics(registry, buckets=_buckets(settings))
+    series = ModelSeries(registry, red=red, batches=batches, statistics=statistics)
     repository = open_repository(settings, engines, statistics=statistics, series=series)
     service = InferenceService(repository, terms=_terms(settings, registry), statistics=statistics)
     serving = Serving(settings, repository, service, settings.keyring())

@@ -112,8 +112,6 @@ def even_part_mib(limit_mib: int, asked_mib: Iterable[int | None], *, swaps: boo
         part_mib = (limit_mib - sum(fixed)) // (even + 1)
     if left_mib < 0 or (even and part_mib < 1):
         swap = f", and {largest} for the largest of them to be swapped" if largest else ""
-        raise ValueError(
-            f"gpu_budget_mib: {limit_mib} MiB are too few: the models ask for {sum(fixed)}{swap}, and {even} more "
-            "models share the rest"
-        )
+        others = f"; {even} more share the rest" if even else ""
+        raise ValueError(f"gpu_budget_mib: {limit_mib} MiB are too few: models ask for {sum(fixed)}{swap}{others}")
     return part_mib

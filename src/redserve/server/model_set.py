@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from redserve import demo
 from redserve.engine.base import Engine
-from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics
+from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics, REDMetrics
 from redserve.models import Folder, ModelRepository, ModelState, ServedModel
 from redserve.models.listing import list_models
 from redserve.server.gpu_budget import GpuBudget
@@ -31,11 +31,12 @@ class ModelSeries:
     """What the metrics show of models that come and go.
 
     Label values are the names and versions of models that exist. Of one that is unloaded the gauges go at once, so that
-    nobody is alarmed that it is not ready, and the counters and histograms later. The counters of requests, which have
-    no version, stay: as many names as there ever were, and at most 100.
+    nobody is alarmed that it is not ready, and the counters and histograms later; those of requests, which have no
+    version, with the last version of their model.
 
     Args:
         registry: Gets the metrics.
+        red: Those of requests.
         batches: Those of the batchers.
         statistics: Those of the Open Inference Protocol.
         forget_after_s: How long counters stay.
@@ -45,19 +46,23 @@ class ModelSeries:
         self,
         registry: CollectorRegistry | None,
         *,
+        red: REDMetrics,
         batches: BatchMetrics,
         statistics: Statistics,
         forget_after_s: float = FORGET_AFTER_S,
     ) -> None:
         self._models = ModelMetrics(registry)
         self._deadlines = DeadlineMetrics(registry)
+        self._red = red
         self._batches = batches
         self._statistics = statistics
         self._forget_after_s = forget_after_s
+        self._served: set[tuple[str, str]] = set()
         self._to_forget: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     def changed(self, model: ServedModel) -> None:
         """Show its state."""
+        self._served.add((model.name, model.version))
         timer = self._to_forget.pop((model.name, model.version), None)
         if timer is not None:
             timer.cancel()
@@ -74,6 +79,7 @@ class ModelSeries:
 
     def unloaded(self, name: str, version: str) -> None:
         """Show it no longer."""
+        self._served.discard((name, version))
         self._models.remove(name, version)
         self._to_forget[name, version] = asyncio.get_running_loop().call_later(
             self._forget_after_s, self._forget, name, version
@@ -83,6 +89,9 @@ class ModelSeries:
         del self._to_forget[name, version]
         self._batches.remove(name, version)
         self._statistics.remove(name, version)
+        if all(name != known for known, _ in (*self._served, *self._to_forget)):
+            self._red.forget_model(name)
+            self._deadlines.forget_model(name)
 
 
 def open_repository(
