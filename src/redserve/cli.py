@@ -178,7 +178,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
         )
         if asked is not None:
             sizes = tuple(int(size) for size in asked.split(","))
-            judged = judge_lengths(engine, LengthBuckets(sizes=sizes, mask=arguments.mask_input))
+            buckets = LengthBuckets(sizes=sizes, mask=arguments.mask_input, must=arguments.batching == "on")
+            judged = judge_lengths(engine, buckets)
         print("\n".join(describe(engine, name=arguments.model.stem)))
         for key, value in engine.metadata.items():
             print(f"  metadata  {key} = {value}")
@@ -188,7 +189,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(f"            the smallest size within 5 % of the best rate: {best}")
         if judged is not None:
             lengths, row = judged
-            print("\n".join(padding_table(measure_padding(engine, lengths, arguments.max_batch_size or best, row=row))))
+            padding = measure_padding(engine, lengths, arguments.max_batch_size or best, row=row)
+            print("\n".join(padding_table(padding, note=lengths.note)))
     except (RedserveError, ValueError) as error:
         print(f"redserve: {error}", file=sys.stderr)
         return 1

@@ -288,6 +288,10 @@ def test_inspect_shows_what_it_costs_that_rows_of_different_lengths_share_a_batc
     assert re.search(
         r"in a batch of 8, at worst\n +2 to 4 .* for the shortest\n +5 to 16 .* for the shortest", done.stdout
     )
+    careless = str(attention(tmp_path / "careless.onnx", obeys=False))
+    assert run("inspect", careless, "--length-buckets", "4,16").returncode == 1
+    insisted = run("inspect", careless, "--length-buckets", "4,16", "--batching", "on")
+    assert "padding changes a row's answer by up to " in insisted.stdout
     for arguments, why in (
         (("--length-buckets", "16,4"), "the lengths of buckets ascend from 1 on, got 16, 4"),
         (("--length-buckets", "4", "--mask-input", "mask"), "length_buckets: the model has no input 'mask'"),

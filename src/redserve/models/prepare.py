@@ -7,7 +7,7 @@ The instances are made one after the other. Source: sessions that are created fr
 (onnxruntime issue 26610).
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from redserve.engine.length_probe import judge_lengths
 from redserve.engine.lengths import Lengths
 from redserve.engine.row_runner import RowRunner
 from redserve.engine.samples import find_sampler
-from redserve.engine.tensors import Array, Tensors, check_tensors, group_of
+from redserve.engine.tensors import Array, Tensors, check_tensors
 from redserve.errors import BadRequest, ModelError, ModelLoadError
 from redserve.models.options import ModelOptions
 
@@ -51,11 +51,6 @@ class Prepared:
     example: tuple[Tensors, Outputs] | None
     lengths: Lengths | None = None
     padding: tuple[PaddingCost, ...] = ()
-
-    @property
-    def group_of(self) -> Callable[[Tensors], Hashable]:
-        """What checked requests must have in common to share a batch; raises `BadRequest`."""
-        return group_of if self.lengths is None else self.lengths.group_of
 
 
 def prepare(

@@ -67,10 +67,8 @@ def curve_table(curve: Sequence[CurvePoint]) -> list[str]:
     ]
 
 
-def padding_table(padding: Sequence[PaddingCost]) -> list[str]:
-    """What it costs that rows of different lengths share a batch, a line a bucket."""
-    if not padding:
-        return []
+def padding_table(padding: Sequence[PaddingCost], *, note: str) -> list[str]:
+    """What it costs that rows of different lengths share a batch, a line a bucket, and what it changes."""
     lines = [
         "  lengths   rows of a bucket share a batch, padded to its longest:",
         f"            length         ms a row alone   in a batch of {padding[0].batch_rows}, at worst",
@@ -82,7 +80,7 @@ def padding_table(padding: Sequence[PaddingCost]) -> list[str]:
             f"            {cost.shortest:>4} to {cost.longest:<4}{alone:>20}{1000 * cost.row_s:>11.3f}, "
             f"{abs(cost.worst_ratio - 1):.0%} {change} for the shortest"
         )
-    return lines
+    return [*lines, f"            {note}"] if note else lines
 
 
 def curl_line(model: ServedModel, base: str, *, needs_key: bool = False) -> str:
@@ -161,5 +159,5 @@ def _batching(model: ServedModel) -> list[str]:
         f"            up to {policy.max_batch_size} rows a batch ({asked}), {policy.max_queue_rows} rows may queue,",
         f"            the oldest waits {1000 * policy.max_queue_delay_s:g} ms at most for company",
         *curve_table(model.curve),
-        *padding_table(model.padding),
+        *(padding_table(model.padding, note=model.lengths.note) if model.lengths is not None else []),
     ]
