@@ -1,6 +1,8 @@
 """What models may take of a GPU together, down to the options of their sessions. The CPU plays the GPU."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -10,6 +12,7 @@ from redserve.engine import onnx_runtime
 from redserve.errors import ModelLoadError
 from redserve.metrics import BatchMetrics, REDMetrics
 from redserve.models import ModelState
+from redserve.server import gpu_budget
 from redserve.server.gpu_budget import Claim, GpuBudget, even_part_mib
 from redserve.server.model_set import ModelSeries, open_repository
 from redserve.server.settings import Settings
@@ -30,6 +33,11 @@ class OnCuda:
 
     def get_providers(self):
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits(monkeypatch):
+    monkeypatch.setattr(gpu_budget, "SWAP_WAIT_S", 0.0)
 
 
 @pytest.fixture
@@ -120,6 +128,26 @@ def test_what_is_given_back_can_be_taken_again_and_once_only():
     assert budget.take(Claim(0, 100)).mib == 100
     with pytest.raises(ModelLoadError, match="50 of the 300 MiB"):
         budget.take(Claim(0))
+
+
+def test_a_new_version_waits_for_one_that_is_on_its_way_out(monkeypatch):
+    monkeypatch.setattr(gpu_budget, "SWAP_WAIT_S", LIMIT_S)
+    is_waiting = threading.Event()
+
+    class Watched(threading.Condition):
+        def wait(self, timeout=None):
+            is_waiting.set()
+            return super().wait(timeout)
+
+    budget = GpuBudget(300, [Claim(0), Claim(0)], swaps=True)
+    budget._changed = Watched()
+    old, _, _ = (budget.take(Claim(0)) for _ in range(3))
+    with ThreadPoolExecutor(1) as threads:
+        new = threads.submit(budget.take, Claim(0))
+        assert is_waiting.wait(LIMIT_S)
+        old.give_back()
+
+        assert new.result(LIMIT_S).mib == 100
 
 
 async def test_each_session_gets_its_part_of_the_budget(repository, limits):

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from redserve.errors import ModelLoadError
 
+SWAP_WAIT_S = 10.0
+"""For a version that is on its way out and has requests to answer yet, before a new one is refused its part."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -43,7 +46,8 @@ class GpuBudget:
     def __init__(self, limit_mib: int, claims: Iterable[Claim], *, swaps: bool = False) -> None:
         self._limit_mib = limit_mib
         self._held_mib: Counter[int] = Counter()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._wait_s = SWAP_WAIT_S if swaps else 0.0
         by_device: dict[int, list[int | None]] = {}
         for claim in claims:
             by_device.setdefault(claim.device_id, []).append(claim.mib)
@@ -52,7 +56,7 @@ class GpuBudget:
         }
 
     def take(self, claim: Claim, *, instances: int = 1) -> "Lease":
-        """Take the part of one of a model's instances.
+        """Take the part of one of a model's instances; where models are swapped, blocks until there is one.
 
         Raises:
             ModelLoadError: It is not there.
@@ -60,21 +64,24 @@ class GpuBudget:
         device_id = claim.device_id
         asked_mib = claim.mib or self._even_mib.get(device_id, self._limit_mib)
         mib = max(1, asked_mib // instances)
-        with self._lock:
-            left_mib = self._limit_mib - self._held_mib[device_id]
-            if mib > left_mib:
+        with self._changed:
+            if not self._changed.wait_for(lambda: mib <= self._left_mib(device_id), self._wait_s):
                 raise ModelLoadError(
-                    f"gpu_budget_mib: {left_mib} of the {self._limit_mib} MiB of GPU {device_id} are left, and this "
-                    f"takes {mib}; gpu_memory_mib of the models says how many each may take"
+                    f"gpu_budget_mib: {self._left_mib(device_id)} of the {self._limit_mib} MiB of GPU {device_id} are "
+                    f"left, and this takes {mib}; gpu_memory_mib of the models says how many each may take"
                 )
             self._held_mib[device_id] += mib
         return Lease(self, device_id, mib)
 
     def give_back(self, lease: "Lease") -> None:
         """Undo a `take`; again is no mistake."""
-        with self._lock:
+        with self._changed:
             self._held_mib[lease.device_id] -= lease.mib
             lease.mib = 0
+            self._changed.notify_all()
+
+    def _left_mib(self, device_id: int) -> int:
+        return self._limit_mib - self._held_mib[device_id]
 
 
 @dataclass(eq=False)
