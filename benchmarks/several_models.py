@@ -5,7 +5,7 @@
 Two models, and four of each, with threads of their own for all cores each (as served), with the cores divided among
 those that run, and with the one pool of threads that ONNX Runtime can have for all sessions, which waits for work by
 spinning: no option of its Python API says otherwise. Each way has a process of its own. A busy model runs all the time;
-a quiet one ten times a second. Without `--models`, a sentence encoder and a perceptron that are made here. Needs the
+a quiet one ten times a second. Without `--models`, a sentence encoder and a matrix that are made here. Needs the
 `dev` extra. Prints, and writes benchmarks/results/several_models.json.
 """
 
@@ -25,11 +25,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-sys.path += [str(Path(__file__).parents[1] / "tests" / "engine"), str(Path(__file__).parent / "load")]
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "engine"))
 
-from onnx_models import attention
-
-from models import write_heavy
+from onnx_models import attention, heavy
 
 RESULT = Path(__file__).parent / "results" / "several_models.json"
 CORES = len(os.sched_getaffinity(0))
@@ -146,7 +144,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         made = options.models or [
             str(attention(Path(folder) / "a.onnx", width=384, layers=6)),
-            str(write_heavy(Path(folder))),
+            str(heavy(Path(folder) / "b.onnx", size=2048)),
         ]
         quick = ["--quick"] if options.quick else []
         taken: dict[str, list[dict[str, Load]]] = {way: [] for way in WAYS}
@@ -156,7 +154,7 @@ def main() -> None:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 taken[way].append(json.loads(done.stdout))
     machine = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, {os.cpu_count()} cores"
-    names = [Path(path).stem for path in options.models or ("encoder.onnx", "perceptron.onnx")]
+    names = [Path(path).stem for path in options.models or ("encoder.onnx", "matrix.onnx")]
     result = {"machine": machine, "models": names, "median_of": rounds}
     result |= {way: medians(each) for way, each in taken.items()}
     print(json.dumps(result, indent=1))

@@ -9,6 +9,7 @@ from redserve.engine.length_cost import measure_padding
 from redserve.engine.length_probe import judge_lengths
 from redserve.engine.lengths import LengthBuckets
 from redserve.engine.onnx_runtime import OnnxRuntimeEngine
+from redserve.engine.row_runner import RowRunner
 from redserve.errors import ModelLoadError
 
 BUCKETS = LengthBuckets(sizes=(4, 8, 16))
@@ -156,3 +157,30 @@ def test_each_bucket_is_timed_and_its_worst_is_told_by_the_shortest_row(tmp_path
     assert second.row_s == pytest.approx(0.008)
     assert second.worst_ratio == pytest.approx(1.6)
     assert set(runs) == {(5, 4), (5, 8), (5, 16), (1, 4), (1, 8), (1, 16), (1, 2), (1, 5), (1, 9)}
+
+
+def test_a_length_on_another_axis_under_a_mask_of_booleans_is_padded_and_cut_back(tmp_path):
+    path = models.save(
+        tmp_path / "sound.onnx",
+        [
+            helper.make_node("Cast", ["valid"], ["kept"], to=_FLOAT),
+            helper.make_node("Unsqueeze", ["kept", "middle"], ["kept_bands"]),
+            helper.make_node("Mul", ["sound", "kept_bands"], ["own"]),
+            helper.make_node("ReduceMax", ["own"], ["loudest"], axes=[2], keepdims=1),
+            helper.make_node("Div", ["own", "loudest"], ["y"]),
+        ],
+        {"sound": (_FLOAT, ["batch", 3, "time"]), "valid": (TensorProto.BOOL, ["batch", "time"])},
+        {"y": (_FLOAT, ["batch", 3, "time"])},
+        {"middle": np.int64([1])},
+    )
+    engine = OnnxRuntimeEngine.load(path, device="cpu")
+    lengths, _ = judge_lengths(engine, LengthBuckets(sizes=(4, 8), mask="valid"))
+    random = np.random.default_rng(0)
+    requests = [
+        {"sound": random.random((rows, 3, time), np.float32), "valid": np.ones((rows, time), bool)}
+        for rows, time in ((1, 5), (2, 8), (1, 6))
+    ]
+
+    assert (lengths.inputs, lengths.outputs) == ({"sound": 2, "valid": 1}, ((2,),))
+    for request, (answer,) in zip(requests, RowRunner(engine, 8, lengths=lengths)(requests), strict=True):
+        np.testing.assert_array_equal(answer, engine.run(request)[0])
