@@ -31,7 +31,7 @@ THIRD_PARTY = {
     "errors": set(),
     "metrics": {"prometheus_client"},
     "batching": set(),
-    "engine": {"numpy", "onnxruntime"},
+    "engine": {"ml_dtypes", "numpy", "onnxruntime"},
     "demo": {"numpy"},
     "middleware": {"prometheus_client"},
     "observed_request": set(),

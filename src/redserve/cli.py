@@ -48,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="as for serve")
     inspect.add_argument("--intra-op-threads", type=int, metavar="N", help="as for serve")
     inspect.add_argument("--batching", choices=("auto", "on", "off"), default="auto", help="as for serve")
+    inspect.add_argument("--max-batch-size", type=int, metavar="N", help="rows of a batch with --length-buckets")
+    inspect.add_argument("--length-buckets", metavar="BUCKETS", help="as for serve; shows what padding costs")
+    inspect.add_argument("--mask-input", default="attention_mask", metavar="INPUT", help="as for serve")
     inspect.set_defaults(run=_inspect)
     check = commands.add_parser(
         "check",
@@ -158,10 +161,14 @@ def _key_value(text: str) -> tuple[str, str]:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from redserve.engine.curve import choose_max_batch_size, measure_curve
+    from redserve.engine.length_cost import measure_padding
+    from redserve.engine.length_probe import judge_lengths
+    from redserve.engine.lengths import LengthBuckets
     from redserve.engine.onnx_runtime import OnnxRuntimeEngine
-    from redserve.errors import ModelLoadError
-    from redserve.server.banner import curve_table, describe
+    from redserve.errors import RedserveError
+    from redserve.server.banner import curve_table, describe, padding_table
 
+    asked, judged = arguments.length_buckets, None
     try:
         engine = OnnxRuntimeEngine.load(
             arguments.model,
@@ -169,15 +176,24 @@ def _inspect(arguments: argparse.Namespace) -> int:
             intra_op_threads=arguments.intra_op_threads,
             batching=arguments.batching,
         )
-    except (ModelLoadError, ValueError) as error:
+        if asked is not None:
+            sizes = tuple(int(size) for size in asked.split(","))
+            buckets = LengthBuckets(sizes=sizes, mask=arguments.mask_input, must=arguments.batching == "on")
+            judged = judge_lengths(engine, buckets)
+        print("\n".join(describe(engine, name=arguments.model.stem)))
+        for key, value in engine.metadata.items():
+            print(f"  metadata  {key} = {value}")
+        curve = measure_curve(engine)
+        print("\n".join(curve_table(curve)))
+        best = choose_max_batch_size(curve)
+        print(f"            the smallest size within 5 % of the best rate: {best}")
+        if judged is not None:
+            lengths, row = judged
+            padding = measure_padding(engine, lengths, arguments.max_batch_size or best, row=row)
+            print("\n".join(padding_table(padding, note=lengths.note)))
+    except (RedserveError, ValueError) as error:
         print(f"redserve: {error}", file=sys.stderr)
         return 1
-    print("\n".join(describe(engine, name=arguments.model.stem)))
-    for key, value in engine.metadata.items():
-        print(f"  metadata  {key} = {value}")
-    curve = measure_curve(engine)
-    print("\n".join(curve_table(curve)))
-    print(f"            the smallest size within 5 % of the best rate: {choose_max_batch_size(curve)}")
     return 0
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from onnx import TensorProto
 from open_inference_everything import everything
 
 from end_to_end.served import Served
-from engine.onnx_models import scalar_input
+from engine.onnx_models import identity, scalar_input
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,13 @@ def digits() -> Iterator[str]:
 def all_types(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Host and port of a model that gives back an input of each datatype."""
     with Served(str(everything(tmp_path_factory.mktemp("everything")))) as served:
+        yield served.url.removeprefix("http://")
+
+
+@pytest.fixture(scope="session")
+def bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Host and port of a model that gives back rows of four bfloat16; ONNX Runtime takes none beside strings."""
+    with Served(str(identity(tmp_path_factory.mktemp("bfloat16"), dtype=TensorProto.BFLOAT16))) as served:
         yield served.url.removeprefix("http://")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 
+import ml_dtypes
 import numpy as np
 import pytest
 from open_inference_everything import DATATYPES, empty, extremes
@@ -133,6 +134,16 @@ def test_what_is_not_finite_comes_back(client, all_types):
         got = client(all_types, "infer", "everything", inputs, outputs=outputs).as_numpy("out_FP32")
 
         assert np.array_equal(got, strange, equal_nan=True)
+
+
+def test_bfloat16_comes_back_as_it_went(client, bfloat16):
+    sent = np.array([[-3.3895314e38, 3.3895314e38, 0, 1], [0.5, -2, np.inf, 3.09375]], ml_dtypes.bfloat16)
+    outputs = [sync.InferRequestedOutput("y", binary_data=True)]
+
+    got = client(bfloat16, "infer", "identity", [input_of("x", sent, "BF16")], outputs=outputs).as_numpy("y")
+
+    assert got.dtype == sent.dtype
+    assert np.array_equal(got, sent)
 
 
 def test_an_input_without_axes_is_served(client, scalar):

@@ -252,3 +252,25 @@ def test_half_precision_is_refused_in_json_and_served_in_binary(serve, registry,
     assert "has to come as binary data" in in_json.json()["error"]
     assert "only comes as binary data" in out_json.json()["error"]
     assert answer.content.endswith(halves)
+
+
+def test_bfloat16_is_served_in_binary_and_at_predict_as_numbers(serve, registry, tmp_path):
+    model = identity(tmp_path, dtype=TensorProto.BFLOAT16)
+    live = serve(create_app(Settings.load({"model": model}), registry=registry))
+    until(lambda: httpx2.get(f"{live.url}/readyz").status_code == 200)
+    halves = np.array([0x3F80, 0x3F00, 0xC000, 0x7F80], "<u2").tobytes()
+    entry = {"name": "x", "shape": [1, 4], "datatype": "BF16", "parameters": {"binary_data_size": 8}}
+    head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+
+    binary = httpx2.post(f"{live.url}/v2/models/identity/infer", content=head + halves, headers=headers)
+    metadata = httpx2.get(f"{live.url}/v2/models/identity").json()
+    numbers = httpx2.post(f"{live.url}/predict", json={"instances": [[1, 0.5, -2, 3.1]]})
+    too_large = httpx2.post(f"{live.url}/predict", json={"instances": [[1, 2, 3, 1e39]]})
+    documented = httpx2.get(f"{live.url}/openapi.json")
+
+    assert (binary.status_code, binary.content[-8:]) == (200, halves)
+    assert metadata["inputs"] == [{"name": "x", "datatype": "BF16", "shape": [-1, 4]}]
+    assert numbers.json() == {"predictions": [[1.0, 0.5, -2.0, 3.09375]]}
+    assert (too_large.status_code, too_large.json()["error"]["where"]) == (400, "$.instances[0][3]")
+    assert documented.status_code == 200

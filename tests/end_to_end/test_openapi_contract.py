@@ -3,6 +3,7 @@
 It runs as the process that users run; its pytest plugin needs a private attribute that pytest 9.2 does not have.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from engine.onnx_models import text, two_outputs_renamed
+from end_to_end.open_inference_published import published
+from engine.onnx_models import adding, text, two_outputs_renamed
 from redserve.server import Settings, create_app
 from redserve.server.http_protocol import HttpLimits, HttpProtocol
 
@@ -31,7 +33,7 @@ expected-statuses = ["2xx", "3xx", "4xx", 503, 504]  # it may ask for an answer 
 def hold_to_contract(serve, registry, tmp_path):
     """`hold_to_contract(settings, *arguments)`: how often each status was answered meanwhile."""
 
-    def hold(settings, *arguments):
+    def hold(settings, *arguments, described=None):
         app = create_app(Settings.load(settings), registry=registry)
         live = serve(app, http=partial(HttpProtocol, limits=HttpLimits(), door=app.state.redserve.fast_door))
         deadline_s = time.monotonic() + LIMIT_S
@@ -39,7 +41,12 @@ def hold_to_contract(serve, registry, tmp_path):
             assert time.monotonic() < deadline_s, "it never came up"
             time.sleep(0.01)
         (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
-        command = [SCHEMATHESIS, "--config-file", "schemathesis.toml", "run", f"{live.url}/openapi.json"]
+        command = [SCHEMATHESIS, "--config-file", "schemathesis.toml", "run"]
+        if described is None:
+            command.append(f"{live.url}/openapi.json")
+        else:
+            (tmp_path / "described.json").write_text(json.dumps(described))
+            command += ["described.json", "--url", live.url]
         command += ["--generation-deterministic", "--max-examples", "20", *arguments]
         done = subprocess.run(
             command,
@@ -50,7 +57,7 @@ def hold_to_contract(serve, registry, tmp_path):
             check=False,
         )
         assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
-        return statuses(registry, "/v2" if "--include-path-regex" in arguments else "/predict")
+        return statuses(registry, "/predict" if NOT_V2[0] in arguments else "/v2")
 
     return hold
 
@@ -99,4 +106,26 @@ def test_the_open_inference_protocol_keeps_what_its_schema_can_say(hold_to_contr
     assert seen[200] > 20
     assert seen[400] > 10
     assert seen[405] > 10
+    assert seen[500] == 0
+
+
+def test_what_is_published_of_the_protocol_holds(hold_to_contract):
+    """It names no status but 200 and 400, and says less than a model asks for."""
+    excluded = "positive_data_acceptance,negative_data_rejection,status_code_conformance,unsupported_method"
+    seen = hold_to_contract({}, "--exclude-checks", excluded, described=published(model="digits", version="1"))
+
+    assert seen[200] > 5
+    assert seen[400] > 10
+    assert seen[500] == 0
+
+
+def test_the_repository_keeps_its_contract_while_models_come_and_go(hold_to_contract, tmp_path):
+    repository = tmp_path / "models"
+    repository.mkdir()
+    adding(repository / "adding.onnx", 1)
+    settings = {"repository": repository, "repository_mode": "explicit", "load_models": "adding"}
+    seen = hold_to_contract(settings, "--include-path-regex", "^/v2/repository")
+
+    assert seen[200] > 5
+    assert seen[400] > 10
     assert seen[500] == 0

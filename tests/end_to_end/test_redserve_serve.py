@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from served import REDSERVE, Served
 
 from engine.onnx_models import (
+    attention,
     batch_on_axis_1,
     identity,
     picky,
@@ -274,6 +276,62 @@ def test_inspect_shows_what_a_model_takes_and_how_it_batches(tmp_path):
     for words in ("input", "output", "provider", "batching  whole", "ms"):
         assert words in done.stdout
     assert run("inspect", str(tmp_path / "nothing.onnx")).returncode == 1
+
+
+def test_inspect_shows_what_it_costs_that_rows_of_different_lengths_share_a_batch(tmp_path):
+    path = str(attention(tmp_path / "text.onnx"))
+
+    done = run("inspect", path, "--length-buckets", "4,16", "--max-batch-size", "8")
+
+    assert done.returncode == 0, done.stderr
+    assert "  lengths   rows of a bucket share a batch, padded to its longest:" in done.stdout
+    assert re.search(
+        r"in a batch of 8, at worst\n +2 to 4 .* for the shortest\n +5 to 16 .* for the shortest", done.stdout
+    )
+    careless = str(attention(tmp_path / "careless.onnx", obeys=False))
+    assert run("inspect", careless, "--length-buckets", "4,16").returncode == 1
+    insisted = run("inspect", careless, "--length-buckets", "4,16", "--batching", "on")
+    assert "padding changes a row's answer by up to " in insisted.stdout
+    for arguments, why in (
+        (("--length-buckets", "16,4"), "the lengths of buckets ascend from 1 on, got 16, 4"),
+        (("--length-buckets", "4", "--mask-input", "mask"), "length_buckets: the model has no input 'mask'"),
+    ):
+        refused = run("inspect", path, *arguments)
+        assert refused.returncode == 1
+        assert why in refused.stderr
+
+
+def test_rows_of_different_lengths_share_batches_and_keep_their_answers(tmp_path):
+    path = str(attention(tmp_path / "text.onnx", width=64, layers=4))
+    random = np.random.default_rng(0)
+    texts = [random.integers(0, 32, length).tolist() for length in random.integers(1, 40, 60)]
+
+    def columns(ids):
+        return {"inputs": {"input_ids": [ids], "attention_mask": [[1] * len(ids)]}}
+
+    async def ask_all(url):
+        async with httpx2.AsyncClient(limits=LIMITS, timeout=60) as client:
+            posts = (client.post(f"{url}/predict", json=columns(ids)) for ids in texts)
+            return [answer.json()["outputs"] for answer in await asyncio.gather(*posts)]
+
+    with Served(path, "--max-queue-delay-ms", "50", "--max-batch-size", "16") as served:
+        alone = asyncio.run(ask_all(served.url))
+        runs_alone = runs_of(served)
+    with Served(path, "--max-queue-delay-ms", "50", "--max-batch-size", "16", "--length-buckets", "8,16,40") as served:
+        assert "  lengths   rows of a bucket share a batch" in served.banner
+        together = asyncio.run(ask_all(served.url))
+        runs_together = runs_of(served)
+
+    assert runs_together < runs_alone
+    for one, two, ids in zip(alone, together, texts, strict=True):
+        assert np.shape(two["tokens"]) == (1, len(ids), 64)
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], atol=1e-5)
+
+
+def runs_of(served):
+    lines = httpx2.get(f"{served.url}/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("inference_batches_total{"))
 
 
 def test_plain_uvicorn_serves_the_same(tmp_path):

@@ -259,6 +259,8 @@ def test_check_names_what_is_wrong_and_where(repository):
     (repository / "sample" / "config.toml").write_text("[sample]\nz = [[1]]\n")
     put(repository, "lines", 1)
     (repository / "lines" / "config.toml").write_text('[labels]\ny = "nowhere.txt"\n')
+    put(repository, "lengths", 1)
+    (repository / "lengths" / "config.toml").write_text("length_buckets = [8, 16]\n")
     put(repository, "fine", 1)
     (repository / "empty").mkdir()
 
@@ -275,6 +277,7 @@ def test_check_names_what_is_wrong_and_where(repository):
     )
     assert "labels: the model has no output 'z'; it has y" in told["error  labels  versions: 1"]
     assert "sample: " in told["error  sample  versions: 1"]
+    assert "length_buckets: the model has no input 'attention_mask'" in told["error  lengths  versions: 1"]
     assert "nowhere.txt: No such file or directory" in told["error  lines  versions: none"]
     assert "empty has no <version>/model.onnx" in told["error  empty  versions: none"]
 

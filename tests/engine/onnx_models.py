@@ -108,6 +108,66 @@ def token_sum(folder: Path) -> Path:
     )
 
 
+def attention(path: Path, *, width: int = 8, layers: int = 1, mask: str = "attention_mask", obeys: bool = True) -> Path:
+    """A sentence encoder: of each token what it attends to, and their mean; of both only where the mask is 1.
+
+    Args:
+        path: Where it is written.
+        width: Of an embedding.
+        layers: That tokens attend to each other in.
+        mask: Its name.
+        obeys: Whether tokens attend to no padding.
+    """
+    random = np.random.default_rng(0)
+    weights = {
+        "table": random.standard_normal((32, width), np.float32),
+        "scale": np.float32([1 / np.sqrt(width)]),
+        "one": np.float32([1]),
+        "far": np.float32([1e9 if obeys else 0]),
+        "middle": np.int64([1]),
+        "last": np.int64([2]),
+    }
+    nodes = [
+        _node("Gather", ["table", "input_ids"], ["tokens_0"]),
+        _node("Cast", [mask], ["kept"], to=_FLOAT),
+        _node("Sub", ["kept", "one"], ["absent"]),
+        _node("Mul", ["absent", "far"], ["distance"]),
+        _node("Unsqueeze", ["distance", "middle"], ["bias"]),
+    ]
+    for layer in range(layers):
+        weights |= {f"weight_{layer}": random.standard_normal((width, width), np.float32) / np.float32(np.sqrt(width))}
+        nodes += [
+            _node("Transpose", [f"tokens_{layer}"], [f"keys_{layer}"], perm=[0, 2, 1]),
+            _node("MatMul", [f"tokens_{layer}", f"keys_{layer}"], [f"products_{layer}"]),
+            _node("Mul", [f"products_{layer}", "scale"], [f"scaled_{layer}"]),
+            _node("Add", [f"scaled_{layer}", "bias"], [f"masked_{layer}"]),
+            _node("Softmax", [f"masked_{layer}"], [f"scores_{layer}"], axis=-1),
+            _node("MatMul", [f"scores_{layer}", f"tokens_{layer}"], [f"attended_{layer}"]),
+            _node("MatMul", [f"attended_{layer}", f"weight_{layer}"], [f"mixed_{layer}"]),
+            _node("Tanh", [f"mixed_{layer}"], [f"tokens_{layer + 1}"]),
+        ]
+    nodes += [
+        _node("Identity", [f"tokens_{layers}"], ["tokens"]),
+        _node("Identity", [f"scores_{layers - 1}"], ["scores"]),
+        _node("Unsqueeze", ["kept", "last"], ["kept_tokens"]),
+        _node("Mul", ["tokens", "kept_tokens"], ["own"]),
+        _node("ReduceSum", ["own", "middle"], ["sum"], keepdims=0),
+        _node("ReduceSum", ["kept", "middle"], ["count"], keepdims=1),
+        _node("Div", ["sum", "count"], ["embedding"]),
+    ]
+    return save(
+        path,
+        nodes,
+        {"input_ids": (_INT, ["batch", "sequence"]), mask: (_INT, ["batch", "sequence"])},
+        {
+            "tokens": (_FLOAT, ["batch", "sequence", width]),
+            "scores": (_FLOAT, ["batch", "sequence", "sequence"]),
+            "embedding": (_FLOAT, ["batch", width]),
+        },
+        weights,
+    )
+
+
 def scalar_input(folder: Path) -> Path:
     """`y = x * factor`, the factor for all rows at once."""
     return save(

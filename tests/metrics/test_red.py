@@ -133,6 +133,46 @@ def test_no_label_grows_without_bound(registry, caplog):
     assert len(caplog.records) == 2
 
 
+def test_a_model_that_is_gone_leaves_no_series_and_no_gap_in_the_sum(registry):
+    red = REDMetrics(registry, first_byte=True)
+    for model in ("digits", "cat", ""):
+        serve(red, model=model)
+        serve(red, model=model, code=500, outcome="error", reason="model_error")
+        red.first_byte(route="/predict", method="POST", model=model, outcome="ok", duration_s=0.001)
+
+    red.forget_model("digits")
+    red.forget_model("digits")
+    red.forget_model("nobody")
+
+    for name in ("requests_total", "errors_total", "request_latency_seconds_count", "first_byte_seconds_count"):
+        assert values_of(registry, f"inference_{name}", "model") == {"cat", ""}
+    assert registry.get_sample_value("inference_requests_forgotten_total") == 2
+    assert total(registry, "inference_requests_received_total") == total(registry, "inference_requests_total") + 2
+
+
+def test_a_model_that_comes_back_counts_from_zero(registry):
+    red = REDMetrics(registry)
+    serve(red)
+    red.forget_model("digits")
+
+    serve(red)
+
+    assert total(registry, "inference_requests_total") == 1
+    assert total(registry, "inference_request_latency_seconds_count") == 1
+    assert registry.get_sample_value("inference_requests_forgotten_total") == 1
+
+
+def test_a_model_that_is_gone_makes_room_for_another(registry):
+    red = REDMetrics(registry)
+    for number in range(150):
+        serve(red, model=f"model-{number}")
+        red.forget_model(f"model-{number}")
+
+    serve(red, model="model-150")
+
+    assert values_of(registry, "inference_requests_total", "model") == {"model-150"}
+
+
 def test_a_status_outside_http_is_other(registry):
     serve(REDMetrics(registry), code=799)
 

@@ -170,6 +170,9 @@ async def test_models_cannot_be_loaded_or_unloaded_by_a_request(app, registry, c
         ("GET", "/v2/repository/index", 405),
         ("GET", "/v2/repository/models/puppet/load", 405),
         ("GET", "/v2/nothing", 404),
+        ("GET", "/v2/models/", 404),
+        ("GET", "/v2/models/puppet/", 404),
+        ("POST", "/v2/models/puppet/infer/", 404),
         ("POST", "/v2/models//infer", 404),
         ("POST", "/v2/models/puppet/infer/now", 404),
         ("GET", "/v2/models/nobody", 404),
@@ -191,6 +194,14 @@ async def test_below_v2_every_mistake_is_an_error_in_words(app, method, path, st
     assert isinstance(answer.json()["error"], str)
     assert answer.json()["error"]
     assert ("allow" in answer.headers) == (status == 405)
+
+
+async def test_the_server_is_described_under_both_spellings_of_its_path(app):
+    async with client_of(app) as client:
+        answers = [await client.get(path) for path in ("/v2", "/v2/")]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
 
 
 async def test_below_v2_a_failure_of_the_server_itself_is_an_error_in_words_too(app, monkeypatch):

@@ -63,6 +63,14 @@ async def test_a_model_is_unloaded_and_loaded_by_request(app, registry):
     assert reasons(registry)["unknown_model"] >= 1
 
 
+async def test_loading_and_unloading_are_documented_where_they_are_allowed(app):
+    async with client_of(app) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+
+    for change in ("load", "unload"):
+        assert "post" in paths[f"/v2/repository/models/{{model}}/{change}"]
+
+
 @pytest.mark.parametrize(
     ("name", "body"),
     [

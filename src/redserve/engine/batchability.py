@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from redserve.engine.base import Batchability
+from redserve.engine.bfloat16 import is_float
 from redserve.engine.samples import Sampler, find_sampler
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import ModelError, ModelLoadError
@@ -180,7 +181,7 @@ def _difference(
         first, second = one[row : row + 1], two[other_row : other_row + 1]
         if first.shape != second.shape:
             return f"its shape is {list(first.shape[1:])} or {list(second.shape[1:])}"
-        if one.dtype.kind != "f":
+        if not is_float(one.dtype):
             if not np.array_equal(first, second) and not shown:
                 shown = "to another value"
             continue

@@ -9,7 +9,8 @@ Nothing falls back silently: not ONNX Runtime at construction, nor in the middle
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ import numpy as np
 
 from redserve.engine.base import Batchability
 from redserve.engine.batchability import judge_batchability
+from redserve.engine.bfloat16 import from_ort_value, is_bfloat16, to_ort_value
 from redserve.engine.onnx_options import Option, cuda_options, session_settings
 from redserve.engine.onnx_session import OpenedSession, one_line, open_session
 from redserve.engine.tensors import Array, Tensors, TensorSpec
@@ -66,10 +68,15 @@ class OnnxRuntimeEngine:
         self._new_run_options = opened.ort.RunOptions
         self._output_names = [spec.name for spec in self.outputs]
         self._running: dict[int, Any] = {}
-        can_bind = all(spec.dtype.kind != "O" for spec in (*self.inputs, *self.outputs))
+        dtypes = [spec.dtype for spec in (*self.inputs, *self.outputs)]
+        must_bind, can_bind = any(map(is_bfloat16, dtypes)), all(dtype.kind != "O" for dtype in dtypes)
+        if must_bind and not can_bind:
+            raise ModelLoadError(f"{path}: ONNX Runtime takes no bfloat16 beside strings")
+        wants_to = self.provider != "CPUExecutionProvider" if io_binding is None else io_binding
+        self._binds = must_bind or (can_bind and wants_to)
+        self._ort = opened.ort
         has_fixed_sizes = all(type(size) is int for spec in self.inputs for size in spec.shape[1:])
         self.can_run_inline = has_fixed_sizes and self.provider == "CPUExecutionProvider"
-        self._binds = can_bind and (self.provider != "CPUExecutionProvider" if io_binding is None else io_binding)
 
     @classmethod
     def load(
@@ -83,6 +90,7 @@ class OnnxRuntimeEngine:
         session_options: Mapping[str, Option] | None = None,
         batching: Literal["auto", "on", "off"] = "auto",
         io_binding: bool | None = None,
+        freed: Callable[[], None] | None = None,
     ) -> "OnnxRuntimeEngine":
         """Load a model and find out how it can be batched; blocks, for seconds with a large model.
 
@@ -94,7 +102,9 @@ class OnnxRuntimeEngine:
             provider_options: Of the CUDA execution provider, by ONNX Runtime's names.
             session_options: Of the session, by ONNX Runtime's names.
             batching: See `judge_batchability`.
-            io_binding: Bind inputs and outputs instead of passing them; `None`: on the GPU only.
+            io_binding: Bind inputs and outputs instead of passing them; `None`: on the GPU only. Where an input or
+                output is bfloat16 they are bound in any case.
+            freed: Called once the session is gone and has given its memory back, from any thread.
 
         Raises:
             ModelLoadError: The file, the device or an option is wrong, or ONNX Runtime is not installed; one line.
@@ -112,6 +122,8 @@ class OnnxRuntimeEngine:
         opened = open_session(
             _import_onnxruntime, path, device=device, threads=intra_op_threads, settings=settings, cuda=cuda
         )
+        if freed is not None:
+            weakref.finalize(opened.session, freed)
         engine = cls(opened, path, io_binding=io_binding)
         try:
             engine.batchability = judge_batchability(engine.run, engine.inputs, engine.outputs, batching=batching)
@@ -164,10 +176,15 @@ class OnnxRuntimeEngine:
         options.add_run_config_entry("gpu_graph_id", "-1")
         binding = session.io_binding()
         for spec in self.inputs:
-            binding.bind_cpu_input(spec.name, tensors[spec.name])
+            if is_bfloat16(spec.dtype):
+                binding.bind_ortvalue_input(spec.name, to_ort_value(self._ort, tensors[spec.name]))
+            else:
+                binding.bind_cpu_input(spec.name, tensors[spec.name])
         for name in self._output_names:
             binding.bind_output(name, "cpu")
         session.run_with_iobinding(binding, options)
+        if any(is_bfloat16(spec.dtype) for spec in self.outputs):
+            return [from_ort_value(value) for value in binding.get_outputs()]
         answer: Sequence[Any] = binding.copy_outputs_to_cpu()
         return answer
 

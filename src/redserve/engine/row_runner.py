@@ -3,7 +3,8 @@
     requests ─ gather into a kept buffer ─ (pad) ─ engine.run ─ count rows ─ cut ─> one list of views per request
 
 One copy a request and input, into memory that is written again for the next batch; a request that is alone is fed from
-its own memory. Results are views of the batch's outputs, which live as long as any of them.
+its own memory. Results are views of the batch's outputs, which live as long as any of them. Where requests of different
+lengths share a batch, they are padded to the longest of them; see `lengths.py`.
 
 A call takes its buffers out of those that are kept and puts them back when it has run, so one that hangs and is given
 up shares no memory with the calls after it.
@@ -15,6 +16,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from redserve.engine.base import Engine
+from redserve.engine.lengths import Lengths
 from redserve.engine.outputs import check_outputs
 from redserve.engine.tensors import Array, Tensors, group_of, join_rows
 from redserve.errors import ModelError
@@ -30,9 +32,12 @@ class RowRunner:
         engine: What runs; may be shared by several runners if it bears concurrent runs.
         max_batch_size: Rows the kept buffers have room for.
         max_groups: Shape groups whose buffers are kept, the least recently used going first.
+        lengths: Where requests of different lengths share a batch.
     """
 
-    def __init__(self, engine: Engine, max_batch_size: int, *, max_groups: int = 8) -> None:
+    def __init__(
+        self, engine: Engine, max_batch_size: int, *, max_groups: int = 8, lengths: Lengths | None = None
+    ) -> None:
         if max_batch_size < 1:
             raise ValueError(f"max_batch_size must be >= 1, got {max_batch_size}")
         if max_groups < 1:
@@ -42,6 +47,7 @@ class RowRunner:
         self._rows_per_run = engine.batchability.rows
         self._names = tuple(spec.name for spec in engine.inputs)
         self._outputs = tuple(engine.outputs)
+        self._lengths = lengths
         step = self._rows_per_run or 1
         self._capacity_rows = -(-max_batch_size // step) * step
         self._max_groups = max_groups
@@ -91,14 +97,22 @@ class RowRunner:
         if len(requests) == 1 and rows == step:
             request = requests[0]
             return [self._run({name: np.ascontiguousarray(request[name]) for name in self._names}, rows=rows)]
-        group = group_of(requests[0])
+        lengths = self._lengths
+        group = group_of(requests[0]) if lengths is None else lengths.group_of(requests[0])
         buffers = self._kept.pop(group, None) or self._new_buffers(requests[0])
-        for name, buffer in buffers.items():
-            np.concatenate([request[name] for request in requests], out=buffer[:rows])
-            buffer[rows : -(-rows // step) * step] = buffer[rows - 1]
+        own_lengths, inputs = None, buffers
+        if lengths is not None:
+            own_lengths = [lengths.of(request) for request in requests]
+            inputs = lengths.views(buffers, max(own_lengths))
+        for name, tensor in inputs.items():
+            if lengths is not None and name in lengths.inputs:
+                lengths.pad(requests, name, tensor)
+            else:
+                np.concatenate([request[name] for request in requests], out=tensor[:rows])
+            tensor[rows : -(-rows // step) * step] = tensor[rows - 1]
         try:
             parts = [
-                self._run_buffered({name: buffer[start : start + step] for name, buffer in buffers.items()}, step)
+                self._run_buffered({name: tensor[start : start + step] for name, tensor in inputs.items()}, step)
                 for start in range(0, rows, step)
             ]
         finally:
@@ -106,15 +120,18 @@ class RowRunner:
         outputs = join_rows(parts)
         results: list[list[Array] | Exception] = []
         start = 0
-        for count in row_counts:
-            results.append([output[start : start + count] for output in outputs])
+        for place, count in enumerate(row_counts):
+            own = [output[start : start + count] for output in outputs]
+            results.append(own if lengths is None or own_lengths is None else lengths.cut(own, own_lengths[place]))
             start += count
         return results
 
     def _new_buffers(self, request: Tensors) -> dict[str, Array]:
-        return {
-            name: np.empty((self._capacity_rows, *request[name].shape[1:]), request[name].dtype) for name in self._names
-        }
+        """Room for a full batch of the largest rows that the group of `request` may have."""
+        shapes = {name: request[name].shape[1:] for name in self._names}
+        if self._lengths is not None:
+            shapes |= self._lengths.largest_rows(request)
+        return {name: np.empty((self._capacity_rows, *shape), request[name].dtype) for name, shape in shapes.items()}
 
     def _keep(self, group: Hashable, buffers: dict[str, Array]) -> None:
         """For the next batch of the group. A call that was given up in between keeps nothing: another one runs."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from redserve.engine.bfloat16 import is_float
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import ModelError
 
@@ -49,10 +50,9 @@ class Sampler:
         return drawn
 
     def _values(self, spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:
-        kind = spec.dtype.kind
-        if kind == "f":
+        if is_float(spec.dtype):
             return random.random(shape, np.float32).astype(spec.dtype, copy=False)
-        if kind == "O":
+        if spec.dtype.kind == "O":
             return np.full(shape, "text", dtype=object)
         return random.integers(0, self.largest_integer, shape, endpoint=True).astype(spec.dtype)
 

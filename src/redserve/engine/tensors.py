@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from redserve.engine.bfloat16 import BFLOAT16, is_float
 from redserve.errors import BadRequest, ModelError
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -20,6 +21,7 @@ Tensors: TypeAlias = Mapping[str, Array]
 """A request, or a batch: one array an input name."""
 
 _DTYPE_BY_ONNX_TYPE: Mapping[str, np.dtype[Any]] = {
+    "tensor(bfloat16)": BFLOAT16,
     "tensor(bool)": np.dtype(np.bool_),
     "tensor(double)": np.dtype(np.float64),
     "tensor(float)": np.dtype(np.float32),
@@ -63,7 +65,7 @@ class TensorSpec:
             shape: Its sizes; `"?"`, `""`, `None` and negative numbers are anonymous.
 
         Raises:
-            ValueError: The type has no numpy counterpart here: sequences, maps, bfloat16, float8.
+            ValueError: The type has no numpy counterpart here: sequences, maps, float8.
         """
         dtype = _DTYPE_BY_ONNX_TYPE.get(onnx_type)
         if dtype is None:
@@ -143,7 +145,7 @@ def check_tensors(specs: Sequence[TensorSpec], tensors: Tensors, *, row_wise: bo
                 raise _wrong_shape(
                     spec, shape, f"{seen} along axis {axis}, as {wanted_size!r} is on {place}", f"{size}"
                 )
-        if dtype.kind == "f" and finite:
+        if finite and is_float(dtype):
             index = find_not_finite(tensor)
             if index is not None:
                 raise BadRequest(f"input {name!r} holds {tensor[index]}{_place(index)}", where=_path(name, index))

@@ -31,6 +31,11 @@ class DeadlineMetrics:
         families = self._families
         families.missed.series(families.models.bounded(model))
 
+    def forget_model(self, model: str) -> None:
+        """Take a model that is gone out of the exposition; one that is not there is no mistake."""
+        self._families.missed.remove(model)
+        self._families.models.forget(model)
+
     def missed(self, model: str) -> None:
         """An answer of `model` was sent after its deadline."""
         families = self._families

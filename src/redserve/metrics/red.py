@@ -4,7 +4,7 @@
     finished(...)    ─> requests_in_flight -1, requests_total +1, request_latency_seconds, and errors_total +1 if not ok
 
 Each of the two calls writes all its cells without giving up the event loop, so in every copy that a scrape takes there,
-received = sum(requests_total) + in flight.
+received = sum(requests_total) + in flight, and + requests_forgotten_total once a model's series have gone with it.
 """
 
 from bisect import bisect_left
@@ -124,6 +124,10 @@ class REDMetrics:
             if errors is not None:
                 errors.set_exemplar(0, exemplar, 1)
 
+    def forget_model(self, model: str) -> None:
+        """Take the series of a model that is gone out of the exposition; one that is not there is no mistake."""
+        self._families.forget_model(model)
+
     def first_byte(self, *, route: str, method: str, model: str, outcome: str, duration_s: float) -> None:
         """Record how long the first byte of a response's body took; labels as in `finished`.
 
@@ -152,6 +156,9 @@ class _REDFamilies(FamilySet):
             f"{namespace}_errors", "Requests that did not end ok, by reason.", ("route", "model", "reason")
         )
         self.in_flight = Gauge(f"{namespace}_requests_in_flight", "Requests that arrived and have not ended.")
+        self.forgotten = Counter(
+            f"{namespace}_requests_forgotten", "Requests that ended, and whose series went with their model."
+        )
         self.latency = Histogram(
             f"{namespace}_request_latency_seconds",
             "From arrival to the last byte of the answer.",
@@ -170,7 +177,15 @@ class _REDFamilies(FamilySet):
             if first_byte
             else None
         )
-        families = (self.received, self.requests, self.errors, self.in_flight, self.latency, self.first_byte)
+        families = (
+            self.received,
+            self.requests,
+            self.errors,
+            self.in_flight,
+            self.forgotten,
+            self.latency,
+            self.first_byte,
+        )
         super().__init__(family for family in families if family is not None)
         self.in_flight.series()
         self.receiving_methods: dict[str, Series] = {}
@@ -201,6 +216,21 @@ class _REDFamilies(FamilySet):
                 self.latency.series(*labels),
             )
         return resolved
+
+    def forget_model(self, model: str) -> None:
+        """Remove every series of this model, and make room for another one."""
+        for family in (self.requests, self.errors, self.latency, self.first_byte):
+            if family is None:
+                continue
+            place = family.labels.index("model")
+            for series, cell, _ in family.copy():
+                if series.values[place] == model:
+                    family.remove(*series.values)
+                    if family is self.requests:
+                        self.forgotten.series().cell[0] += cell[0]
+        for key in [key for key in self.resolved if key[2] == model]:
+            del self.resolved[key]
+        self._models.forget(model)
 
     def request_labels(self, route: str, method: str, model: str, outcome: str) -> tuple[str, str, str, str]:
         """The bounded labels of both histograms."""

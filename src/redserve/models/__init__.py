@@ -17,6 +17,15 @@ Decision: a new version loads beside the old one, which takes twice the memory f
 save it, and turn requests away for seconds, or for good where the new one does not load. Requests go to the new one
 from the turn of the loop on in which it is ready; the old one answers what it has taken, and then its memory is freed.
 
+Decision: models share the cores, not a pool of threads. Each has threads for all cores, which sleep while it does, so
+none leaves a core idle that it could use. all-MiniLM-L6-v2 and EfficientNet-Lite0, batches of 4, two cores, medians:
+alone 153 and 74 runs a second, both busy 90 and 45. With the cores divided, one thread each, they make 113 and 50
+together, with p99 a quarter lower, but 120 and 52 alone: `intra_op_threads` is for models that are always busy
+together. The one pool that ONNX Runtime can have for all sessions makes 173 and 78 alone but 71 and 36 together, and
+takes twice the CPU for ten requests a second, because its threads spin and its Python API cannot stop them; it is there
+before the first session of a process or never. With four of each busy the first two are equal, the pool a tenth behind.
+`benchmarks/several_models.py`, `benchmarks/results/several_models.json`.
+
 Decision: what appears in a folder that is polled is loaded once two looks in a row saw the same files, since nothing
 says of a file that it is complete; so a change counts after one to two poll times.
 

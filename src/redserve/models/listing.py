@@ -18,7 +18,10 @@ from redserve.errors import BadRequest
 MODEL_FILE = "model.onnx"
 CONFIG_FILE = "config.toml"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,254}"
+"""What a model's name is made of."""
+
+_NAME = re.compile(NAME)
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 Fingerprint = tuple[tuple[str, int, int, int], ...]

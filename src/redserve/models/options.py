@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redserve.batching import BatchPolicy
+from redserve.engine.lengths import LengthBuckets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class ModelOptions:
         inline_below_s: Run batches on the event loop itself where the largest takes less, 99 times of 100, and the
             engine allows it; `None`: never.
         sample: One row that is known to run, as (nested) lists by input; `None` makes one up.
+        lengths: Rows of different lengths that share a batch; `None`: rows of equal length do.
     """
 
     max_batch_size: int | None = None
@@ -33,6 +35,7 @@ class ModelOptions:
     timeout_s: float | None = None
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sample: Mapping[str, Any] | None = None
+    lengths: LengthBuckets | None = None
 
     def __post_init__(self) -> None:
         if self.max_batch_size is not None and self.max_batch_size < 1:

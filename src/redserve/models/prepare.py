@@ -1,7 +1,7 @@
 """From a file to warm engines: load, measure, choose the largest batch, warm up, run an example. Blocks for seconds.
 
-    load_engine() ─> Engine ─ curve ─> max_batch_size ─ warm-up ─> RowRunner ─ one row ─> Prepared
-                 └─> further instances ─────────────── warm-up ─> RowRunner ───────────────┘
+    load_engine() ─> Engine ─ lengths ─ curve ─> max_batch_size ─ warm-up ─> RowRunner ─ one row ─> Prepared
+                 └─> further instances ───────────────────────── warm-up ─> RowRunner ───────────────┘
 
 The instances are made one after the other. Source: sessions that are created from several threads at once have crashed
 (onnxruntime issue 26610).
@@ -13,7 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from redserve.engine.base import Engine
+from redserve.engine.bfloat16 import is_float
 from redserve.engine.curve import CurvePoint, choose_max_batch_size, longest_run_s, measure_curve, warm_up
+from redserve.engine.length_cost import PaddingCost, measure_padding
+from redserve.engine.length_probe import judge_lengths
+from redserve.engine.lengths import Lengths
 from redserve.engine.row_runner import RowRunner
 from redserve.engine.samples import find_sampler
 from redserve.engine.tensors import Array, Tensors, check_tensors
@@ -37,6 +41,8 @@ class Prepared:
         curve: Measured seconds per batch size.
         example: One row and the model's answer to it; `None` where no made-up row runs.
         is_short: Whether its runs may be made on the event loop, see `ModelOptions.inline_below_s`.
+        lengths: Which rows of different lengths share a batch; `None`: none do.
+        padding: What that costs, by bucket.
     """
 
     engines: tuple[Engine, ...]
@@ -45,6 +51,8 @@ class Prepared:
     curve: tuple[CurvePoint, ...]
     example: tuple[Tensors, Outputs] | None
     is_short: bool
+    lengths: Lengths | None = None
+    padding: tuple[PaddingCost, ...] = ()
 
 
 def prepare(
@@ -68,17 +76,21 @@ def prepare(
     if options.sample is not None:
         sample = _sample_of(engine, options.sample)
     max_batch_size = _possible_batch_size(engine, options.max_batch_size)
+    lengths, row = None, None
+    if options.lengths is not None:
+        lengths, row = judge_lengths(engine, options.lengths, row=sample)
     curve = tuple(measure_curve(engine, max_rows=max_batch_size or MAX_MEASURED_ROWS))
     if max_batch_size is None:
         max_batch_size = choose_max_batch_size(curve)
     engines = [engine]
-    _warm_up(engine, max_batch_size, sample)
+    padding = _warm_up(engine, max_batch_size, sample, lengths, row)
     for _ in range(1, options.instances):
         engines.append(load_engine())
-        _warm_up(engines[-1], max_batch_size, sample)
-    runners = tuple(RowRunner(each, max_batch_size) for each in engines)
-    ran = _run_example(engine, runners[0], sample)
-    return Prepared(tuple(engines), runners, max_batch_size, curve, ran, _is_short(engine, max_batch_size, options))
+        _warm_up(engines[-1], max_batch_size, sample, lengths, row)
+    runners = tuple(RowRunner(each, max_batch_size, lengths=lengths) for each in engines)
+    answered = _run_example(engine, runners[0], sample)
+    is_short = _is_short(engine, max_batch_size, options)
+    return Prepared(tuple(engines), runners, max_batch_size, curve, answered, is_short, lengths, padding)
 
 
 def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
@@ -90,9 +102,10 @@ def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
     engine = load_engine()
     try:
         _check_labels(engine, options)
-        if options.sample is not None:
-            _sample_of(engine, options.sample)
+        sample = None if options.sample is None else _sample_of(engine, options.sample)
         _possible_batch_size(engine, options.max_batch_size)
+        if options.lengths is not None:
+            judge_lengths(engine, options.lengths, row=sample)
     finally:
         engine.close()
 
@@ -142,10 +155,17 @@ def _sample_of(engine: Engine, values: Mapping[str, object]) -> Tensors:
     return sample
 
 
-def _warm_up(engine: Engine, max_batch_size: int, sample: Tensors | None) -> None:
-    """On made-up inputs; where none of those run, on copies of the sample."""
-    if warm_up(engine, max_batch_size) or sample is None:
-        return
+def _warm_up(
+    engine: Engine, max_batch_size: int, sample: Tensors | None, lengths: Lengths | None, row: Tensors | None
+) -> tuple[PaddingCost, ...]:
+    """Every batch size, and of each bucket of lengths the largest; tells what padding costs."""
+    if not warm_up(engine, max_batch_size) and sample is not None:
+        _warm_up_with(engine, max_batch_size, sample)
+    return () if lengths is None or row is None else tuple(measure_padding(engine, lengths, max_batch_size, row=row))
+
+
+def _warm_up_with(engine: Engine, max_batch_size: int, sample: Tensors) -> None:
+    """On copies of the sample, where no made-up input runs."""
     mode, rows = engine.batchability.mode, engine.batchability.rows
     sizes: Sequence[int] = range(max_batch_size, 0, -1) if mode == "dynamic" else (rows or 1,)
     for size in sizes if engine.batchability.is_row_wise else (1,):
@@ -162,7 +182,7 @@ def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tupl
         if engine.batchability.is_row_wise:
             drawn = {name: tensor[:1] for name, tensor in drawn.items()}
         row = {
-            name: np.trunc(100 * tensor) / 100 if tensor.dtype.kind == "f" else tensor for name, tensor in drawn.items()
+            name: np.trunc(100 * tensor) / 100 if is_float(tensor.dtype) else tensor for name, tensor in drawn.items()
         }
     (outputs,) = runner([row])
     return None if isinstance(outputs, Exception) else (row, outputs)

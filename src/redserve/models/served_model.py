@@ -11,6 +11,8 @@ from functools import partial
 from redserve.batching import Answer, Batcher, BatchObserver, Ticket
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
+from redserve.engine.length_cost import PaddingCost
+from redserve.engine.lengths import Lengths
 from redserve.engine.tensors import Tensors, check_tensors, group_of, join_rows, size_bytes_of, split_rows
 from redserve.errors import ModelNotReady, RedserveError, ShuttingDown, TooManyRows
 from redserve.models.daemon import in_daemon_thread
@@ -53,6 +55,8 @@ class ServedModel:
         engine: What runs its batches, once loaded; the first of its instances.
         policy: Its batching numbers; the batch size is right once it is loaded.
         curve: Measured seconds per batch size, once loaded.
+        lengths: Which rows of different lengths share a batch, once loaded; `None`: none do.
+        padding: What that costs, by bucket.
         example: One row and the model's answer to it, once loaded; `None` where no made-up row runs.
     """
 
@@ -75,6 +79,8 @@ class ServedModel:
         self.has_begun = False
         self.on_change: Callable[[ServedModel], None] = lambda model: None
         self.curve: tuple[CurvePoint, ...] = ()
+        self.lengths: Lengths | None = None
+        self.padding: tuple[PaddingCost, ...] = ()
         self.example: tuple[Tensors, Outputs] | None = None
         self._load_engine = load_engine
         self._prepare = partial(prepare, load_engine, self.options, example=example)
@@ -141,6 +147,7 @@ class ServedModel:
             self._fail(f"{type(error).__name__}: {error}", fault=error)
             return
         self._engines, self.curve, self.example = prepared.engines, prepared.curve, prepared.example
+        self.lengths, self.padding = prepared.lengths, prepared.padding
         if self.state is ModelState.STOPPED:
             await self._free()
             return
@@ -211,7 +218,7 @@ class ServedModel:
             tensors,
             answer,
             rows=rows,
-            group=group_of(tensors),
+            group=group_of(tensors) if self.lengths is None else self.lengths.group_of(tensors),
             size_bytes=size_bytes_of(tensors),
             deadline_s=deadline_s,
         )

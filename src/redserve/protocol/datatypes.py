@@ -2,13 +2,14 @@
 
 Source: `kserve/open-inference-protocol: specification/protocol/inference_rest.md`; BF16 is Triton's.
 
-BF16 has no type in numpy. Here it is whatever dtype calls itself `bfloat16`, as that of `ml_dtypes` does; the engine
-knows none so far, because ONNX Runtime 1.32 takes and gives bfloat16 as raw memory only and has few kernels for it.
+BF16 has no type in numpy; here it is that of `ml_dtypes`.
 """
 
 from typing import Any
 
 import numpy as np
+
+from redserve.engine.bfloat16 import is_bfloat16
 
 _DATATYPES = {
     np.dtype(np.bool_): "BOOL",
@@ -39,6 +40,6 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     datatype = _DATATYPES.get(dtype)
     if datatype is not None:
         return datatype
-    if dtype.name == "bfloat16":
+    if is_bfloat16(dtype):
         return "BF16"
     raise ValueError(f"the Open Inference Protocol has no datatype for {dtype}")

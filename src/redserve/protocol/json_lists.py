@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from redserve.engine.bfloat16 import is_bfloat16, is_float
 from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest
 
 
 def list_type(dtype: np.dtype[Any], rank: int) -> Any:
     """The Python type of a tensor of `rank` dimensions: `list[list[float]]` is float32 with two."""
-    element: Any = {"f": float, "i": int, "u": int, "b": bool}.get(dtype.kind, str)
+    element: Any = float if is_float(dtype) else {"i": int, "u": int, "b": bool}.get(dtype.kind, str)
     for _ in range(rank):
         element = list[element]
     return element
@@ -37,6 +38,8 @@ def to_array(values: Any, spec: TensorSpec, where: str) -> Array:
     try:
         with np.errstate(over="raise"):  # by itself numpy turns 1e39 into an infinite float32
             array = np.array(values, dtype=spec.dtype)
+            if is_bfloat16(spec.dtype) and np.isinf(array).any():  # of which numpy hears nothing
+                raise OverflowError("out of range")
     except (ValueError, OverflowError, FloatingPointError) as error:
         _refuse_ragged(values, spec, where)
         _refuse_out_of_range(values, spec, where)
@@ -77,7 +80,7 @@ def _find_misfit(numbers: list[Any], dtype: np.dtype[Any]) -> int | None:
         limits = np.iinfo(dtype)
         least, most = int(limits.min), int(limits.max)
         return next((index for index, number in enumerate(numbers) if not least <= number <= most), None)
-    if dtype.kind == "f":
+    if is_float(dtype):
         with np.errstate(over="ignore"):
             overflows = np.isinf(np.array(numbers, dtype)) & np.isfinite(np.array(numbers, np.float64))
         return int(overflows.argmax()) if overflows.any() else None

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from redserve.engine.bfloat16 import is_bfloat16, is_float
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import BadRequest, ModelError
 from redserve.protocol.json_lists import list_type, to_array
@@ -175,7 +176,7 @@ class PredictJson:
         if b"null" not in written:
             return
         for name, output in zip(self._output_names, outputs, strict=True):
-            if output.dtype.kind == "f" and not np.isfinite(output).all():
+            if is_float(output.dtype) and not np.isfinite(output).all():
                 raise ModelError(f"output {name!r} has a value that is not finite")
 
     def _has_no_rows(self) -> BadRequest:
@@ -245,6 +246,8 @@ def _to_json(output: Array) -> Any:
 
     ONNX Runtime's int64 arrays have numpy's `longlong` type, whose scalars orjson does not know.
     """
+    if is_bfloat16(output.dtype):
+        output = output.astype(np.float32)
     if output.dtype == object or (output.ndim < 2 and output.dtype.kind != "f"):
         return output.tolist()
     return np.ascontiguousarray(output) if output.ndim else output[()]

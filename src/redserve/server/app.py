@@ -82,7 +82,8 @@ def create_app(
     buckets = _buckets(settings)
     batches = BatchMetrics(registry, buckets=buckets)
     statistics = Statistics(batches)
-    series = ModelSeries(registry, batches=batches, statistics=statistics)
+    red = REDMetrics(registry, buckets=_buckets(settings))
+    series = ModelSeries(registry, red=red, batches=batches, statistics=statistics)
     repository = open_repository(settings, engines, statistics=statistics, series=series)
     service = InferenceService(repository, terms=_terms(settings, registry), statistics=statistics)
     keyring, aliases = settings.keyring(), settings.aliases()
@@ -99,6 +100,7 @@ def create_app(
         version=importlib.metadata.version("redserve"),
         description="RED metrics and dynamic batching for ONNX models.",
         redoc_url=None,
+        redirect_slashes=False,  # what is not served is a 404, and behind TLS a redirect would name http
         static_url="/docs/assets",
         lifespan=_lifespan,
     )
@@ -175,8 +177,9 @@ def _document(app: FastAPI, serving: Serving) -> None:
         schema = routes_only()
         models = list(serving.repository)
         aliases = serving.settings.aliases()
+        explicit = serving.repository.mode == "explicit"
         inference = docs.predict_paths(models, alias=aliases.predict) if models else {}
-        paths = {**inference, **docs_open_inference.paths(models), **schema.get("paths", {})}
+        paths = {**inference, **docs_open_inference.paths(models, explicit=explicit), **schema.get("paths", {})}
         if "/" in aliases.health:
             del paths["/"]
         keys = serving.keyring.keys

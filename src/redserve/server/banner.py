@@ -8,6 +8,7 @@ import numpy as np
 
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
+from redserve.engine.length_cost import PaddingCost
 from redserve.engine.tensors import TensorSpec
 from redserve.models import ModelState, ServedModel
 from redserve.server.api_keys import SCOPES, ApiKeys
@@ -64,6 +65,22 @@ def curve_table(curve: Sequence[CurvePoint]) -> list[str]:
         f"            {point.rows:>5} rows  {1000 * point.seconds:>9.3f} ms  {point.rows_per_s:>11,.0f} rows/s"
         for point in curve
     ]
+
+
+def padding_table(padding: Sequence[PaddingCost], *, note: str) -> list[str]:
+    """What it costs that rows of different lengths share a batch, a line a bucket, and what it changes."""
+    lines = [
+        "  lengths   rows of a bucket share a batch, padded to its longest:",
+        f"            length         ms a row alone   in a batch of {padding[0].batch_rows}, at worst",
+    ]
+    for cost in padding:
+        alone = f"{1000 * cost.shortest_alone_s:.3f} to {1000 * cost.longest_alone_s:.3f}"
+        change = "dearer" if cost.worst_ratio > 1 else "cheaper"
+        lines.append(
+            f"            {cost.shortest:>4} to {cost.longest:<4}{alone:>20}{1000 * cost.row_s:>11.3f}, "
+            f"{abs(cost.worst_ratio - 1):.0%} {change} for the shortest"
+        )
+    return [*lines, f"            {note}"] if note else lines
 
 
 def curl_line(model: ServedModel, base: str, *, needs_key: bool = False) -> str:
@@ -149,4 +166,5 @@ def _batching(model: ServedModel) -> list[str]:
         f"            the oldest waits {1000 * policy.max_queue_delay_s:g} ms at most for company",
         f"            {_where(model)}",
         *curve_table(model.curve),
+        *(padding_table(model.padding, note=model.lengths.note) if model.lengths is not None else []),
     ]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from redserve.errors import RedserveError
 from redserve.models import Folder, ServedModel
-from redserve.server.model_settings import Device, ModelSettings, plan
+from redserve.server.model_config import plan
+from redserve.server.model_settings import Device, ModelSettings
 
 
 @dataclass(frozen=True)

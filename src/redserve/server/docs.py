@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from redserve.engine.bfloat16 import is_bfloat16, is_float
 from redserve.engine.tensors import TensorSpec
 from redserve.models import ServedModel
 from redserve.protocol import InferRequest, PredictJson
@@ -199,8 +200,8 @@ def _element_schema(dtype: np.dtype[Any]) -> dict[str, Any]:
     if dtype.kind in "iu":
         integers = np.iinfo(dtype)
         return {"type": "integer", "minimum": int(integers.min), "maximum": int(integers.max)}
-    if dtype.kind == "f":
-        numbers = np.finfo(dtype)
+    if is_float(dtype):
+        numbers = np.finfo(np.float32 if is_bfloat16(dtype) else dtype)  # whose range is that of its upper half
         return {"type": "number", "minimum": float(numbers.min), "maximum": float(numbers.max)}
     return {"type": "boolean" if dtype.kind == "b" else "string"}
 

@@ -11,6 +11,7 @@ import orjson
 
 from redserve.errors import RedserveError
 from redserve.models import ServedModel
+from redserve.models.listing import NAME
 from redserve.protocol import OpenInference, datatype_of
 from redserve.server.docs import ERRORS, MAX_EXAMPLE_BYTES, TIMEOUT_HEADER, responses
 
@@ -28,6 +29,7 @@ _DATATYPES = [
     "INT32",
     "INT64",
     "FP16",
+    "BF16",
     "FP32",
     "FP64",
     "BYTES",
@@ -38,8 +40,8 @@ _GIVEN_COUNT = {"type": ["integer", "null"], "minimum": 0}
 _GIVEN_FLAG = {"type": ["boolean", "null"]}
 
 
-def paths(models: Sequence[ServedModel]) -> dict[str, Any]:
-    """The `paths` below `/v2`."""
+def paths(models: Sequence[ServedModel], *, explicit: bool = False) -> dict[str, Any]:
+    """The `paths` below `/v2`; `explicit` is whether models are loaded and unloaded by request."""
     described: dict[str, Any] = {
         "/v2": _get("What this server can do", "v2_server", _object("name", "version", extensions=_list(_NAME))),
         "/v2/health/live": _get("Whether the process answers", "v2_live", _object(live={"const": True})),
@@ -51,6 +53,11 @@ def paths(models: Sequence[ServedModel]) -> dict[str, Any]:
         "/v2/repository/index": {"post": _index()},
     }
     names = [model.name for model in models]
+    if explicit:
+        described["/v2/repository/models/{model}/load"] = {
+            "post": _change("Load a model, or load it anew", "v2_load", names, _NO_PARAMETERS)
+        }
+        described["/v2/repository/models/{model}/unload"] = {"post": _change("Unload a model", "v2_unload", names, {})}
     versions = sorted({model.version for model in models})
     for prefix, suffix, named in (
         ("/v2/models/{model}", "", {"model": names}),
@@ -125,7 +132,8 @@ def _infer(models: Sequence[ServedModel], operation_id: str, named: Mapping[str,
 
 
 def _index() -> dict[str, Any]:
-    entry = _object("name", "version", "reason", state={"enum": ["READY", "LOADING", "UNAVAILABLE"]})
+    entry = _object("name", "version", "reason", state={"enum": ["READY", "LOADING", "UNAVAILABLE", "UNLOADING"]})
+    entry["required"] = ["name"]  # of what was never loaded there is no more to say
     asked = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
     return _operation(
         "Every model and its state",
@@ -133,6 +141,28 @@ def _index() -> dict[str, Any]:
         _list(entry),
         errors={code: ERRORS[code] for code in ("400", "405", "408", "413", "503")},
     ) | {"requestBody": {"required": False, "content": {"application/json": {"schema": asked}}}}
+
+
+def _change(summary: str, operation_id: str, names: Sequence[str], parameters: dict[str, Any]) -> dict[str, Any]:
+    errors = {code: ERRORS[code] for code in ("400", "404", "405", "408", "413")}
+    errors |= {"500": "it cannot be loaded; what has served before goes on", "503": "the server shuts down"}
+    body = {"type": "object", "properties": {"parameters": parameters}}
+    return {
+        "summary": summary,
+        "operationId": operation_id,
+        "tags": [_TAG],
+        "parameters": [
+            {
+                "name": "model",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "pattern": f"^{NAME}$"},
+                "examples": {name: {"value": name} for name in names},
+            }
+        ],
+        "responses": {"200": {"description": "done"}, **responses(errors, is_open_inference=True)},
+        "requestBody": {"required": False, "content": {"application/json": {"schema": body}}},
+    }
 
 
 def _get(
@@ -191,12 +221,13 @@ _PARAMETERS = {
     "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
     "propertyNames": {"not": {"pattern": "^(triton_|shared_memory_)"}},
 }
-_TENSOR = _object("name", shape=_list({"type": "integer"}), datatype={"enum": [*_DATATYPES, "BF16"]})
+_NO_PARAMETERS = {"type": ["object", "null"], "maxProperties": 0}
+_TENSOR = _object("name", shape=_list({"type": "integer"}), datatype={"enum": _DATATYPES})
 _METADATA = _object("name", "platform", versions=_list(_NAME), inputs=_list(_TENSOR), outputs=_list(_TENSOR))
 _STATISTICS = _object(
     model_stats=_list(_object("name", "version", last_inference=_COUNT, inference_count=_COUNT, execution_count=_COUNT))
 )
-_OUTPUT = _object("name", shape=_list(_COUNT), datatype={"enum": [*_DATATYPES, "BF16"]}, data={"type": "array"})
+_OUTPUT = _object("name", shape=_list(_COUNT), datatype={"enum": _DATATYPES}, data={"type": "array"})
 _OUTPUT["required"] = ["name", "shape", "datatype"]
 _REQUEST = {
     "type": "object",

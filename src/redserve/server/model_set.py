@@ -5,7 +5,7 @@ settings ─> the demo, one file, or a folder ─> ModelRepository ─ changes �
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from redserve import demo
 from redserve.engine.base import Engine
-from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics
+from redserve.metrics import BatchMetrics, DeadlineMetrics, ModelMetrics, REDMetrics
 from redserve.models import Folder, ModelRepository, ModelState, ServedModel
-from redserve.server.model_settings import plan
+from redserve.models.listing import list_models
+from redserve.server.gpu_budget import GpuBudget
+from redserve.server.model_config import ModelConfig, plan
+from redserve.server.model_settings import ModelSettings
 from redserve.server.settings import Settings
 from redserve.server.statistics import Statistics
 
@@ -28,11 +31,12 @@ class ModelSeries:
     """What the metrics show of models that come and go.
 
     Label values are the names and versions of models that exist. Of one that is unloaded the gauges go at once, so that
-    nobody is alarmed that it is not ready, and the counters and histograms later. The counters of requests, which have
-    no version, stay: as many names as there ever were, and at most 100.
+    nobody is alarmed that it is not ready, and the counters and histograms later; those of requests, which have no
+    version, with the last version of their model.
 
     Args:
         registry: Gets the metrics.
+        red: Those of requests.
         batches: Those of the batchers.
         statistics: Those of the Open Inference Protocol.
         forget_after_s: How long counters stay.
@@ -42,19 +46,23 @@ class ModelSeries:
         self,
         registry: CollectorRegistry | None,
         *,
+        red: REDMetrics,
         batches: BatchMetrics,
         statistics: Statistics,
         forget_after_s: float = FORGET_AFTER_S,
     ) -> None:
         self._models = ModelMetrics(registry)
         self._deadlines = DeadlineMetrics(registry)
+        self._red = red
         self._batches = batches
         self._statistics = statistics
         self._forget_after_s = forget_after_s
+        self._served: set[tuple[str, str]] = set()
         self._to_forget: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     def changed(self, model: ServedModel) -> None:
         """Show its state."""
+        self._served.add((model.name, model.version))
         timer = self._to_forget.pop((model.name, model.version), None)
         if timer is not None:
             timer.cancel()
@@ -72,6 +80,7 @@ class ModelSeries:
 
     def unloaded(self, name: str, version: str) -> None:
         """Show it no longer."""
+        self._served.discard((name, version))
         self._models.remove(name, version)
         self._to_forget[name, version] = asyncio.get_running_loop().call_later(
             self._forget_after_s, self._forget, name, version
@@ -81,6 +90,9 @@ class ModelSeries:
         del self._to_forget[name, version]
         self._batches.remove(name, version)
         self._statistics.remove(name, version)
+        if all(name != known for known, _ in (*self._served, *self._to_forget)):
+            self._red.forget_model(name)
+            self._deadlines.forget_model(name)
 
 
 def open_repository(
@@ -93,12 +105,13 @@ def open_repository(
     """The models that `settings` name, or `engines`; none is loaded yet.
 
     Raises:
-        ValueError: The folder cannot be read, or lacks a model that is to be loaded at start; or the platform, which
-            asks for one model, has none or several.
+        ValueError: The folder cannot be read, or lacks a model that is to be loaded at start; the platform, which asks
+            for one model, has none or several; or the budget of a GPU is too small.
     """
     if engines is None and settings.repository is not None:
-        folder = Folder(settings.repository, configure=partial(plan, defaults=settings), observer=statistics)
         try:
+            configure = partial(plan, defaults=settings, budget=_budget_of_folder(settings, settings.repository))
+            folder = Folder(settings.repository, configure=configure, observer=statistics)
             return ModelRepository(
                 folder=folder,
                 mode=settings.repository_mode,
@@ -122,7 +135,27 @@ def open_repository(
 
 
 def _one_file(settings: Settings, path: Path) -> dict[str, Callable[[], Engine]]:
-    return {settings.name or _name_of(path): partial(settings.load_engine, path)}
+    budget = _budget(settings, [settings])
+    return {settings.name or _name_of(path): partial(settings.load_engine, path, budget=budget)}
+
+
+def _budget_of_folder(settings: Settings, folder: Path) -> GpuBudget | None:
+    """By the configurations as they are now; one that is wrong is told when its model is looked at."""
+    versions: list[ModelSettings] = []
+    for listing in list_models(folder).values() if settings.gpu_budget_mib is not None else ():
+        try:
+            config = ModelConfig.of(settings) if listing.config is None else ModelConfig.read(listing.config, settings)
+        except (OSError, ValueError):
+            config = ModelConfig.of(settings)
+        versions += [config for _ in config.versions.choose(listing.paths)]
+    return _budget(settings, versions, swaps=settings.repository_mode != "none")
+
+
+def _budget(settings: Settings, models: Iterable[ModelSettings], *, swaps: bool = False) -> GpuBudget | None:
+    if settings.gpu_budget_mib is None:
+        return None
+    claims = [model.gpu_claim() for model in models]
+    return GpuBudget(settings.gpu_budget_mib, [claim for claim in claims if claim is not None], swaps=swaps)
 
 
 def _name_of(path: Path) -> str:

@@ -1,31 +1,34 @@
-"""What may differ from model to model: the server's settings say it for all, a model's `config.toml` for one.
+"""What may differ from model to model: the server's settings say it for all, `model_config.py` for one."""
 
-# <repository>/resnet/config.toml; every line may be left out
-max_batch_size = 16             # and the other settings below, by their names in `redserve serve --help`
-versions = "latest"             # the newest; "all", [1, 3], or {latest = 2}
-
-[labels]                        # names of classes, by output: a list, or a file beside this one, a name a line
-probabilities = "labels.txt"
-
-[sample]                        # one row that is known to run, by input, where no made-up one does
-ids = [[101, 2023, 102]]
-"""
-
-import tomllib
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
 from redserve.batching import BatchPolicy
 from redserve.engine.base import Engine
+from redserve.engine.lengths import LengthBuckets
 from redserve.engine.onnx_options import Option, usable_cpus
-from redserve.models import ModelOptions, Plan, VersionPolicy
+from redserve.errors import ModelLoadError
+from redserve.models import ModelOptions
+from redserve.server.gpu_budget import Claim, GpuBudget, Lease
 
 Device = Literal["auto", "cuda", "cpu"]
+
+CUDA = "CUDAExecutionProvider"
+
+
+def _lengths(value: object) -> object:
+    """As a list, or separated by commas; in ascending order."""
+    given = value.split(",") if isinstance(value, str) else value
+    if given is None or not isinstance(given, (list, tuple)):
+        return given
+    try:
+        sizes = tuple(int(size) for size in given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"write lengths such as 16,32,64, not {value!r}") from error
+    return LengthBuckets(sizes=sizes).sizes
 
 
 class ModelSettings(BaseModel):
@@ -50,10 +53,16 @@ class ModelSettings(BaseModel):
     """an entry of ONNX Runtime's session configuration; may be repeated"""
     provider_options: dict[str, Option] = {}
     """an option of the execution provider; may be repeated"""
+    gpu_memory_mib: int | None = Field(None, ge=1)
+    """MiB of a GPU that a model's arenas may take, its instances together (default: its part of --gpu-budget-mib)"""
     batching: Literal["auto", "on", "off"] = "auto"
     """whether requests share a run; auto asks the model"""
     max_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """rows run together, at most; auto measures which size is best"""
+    length_buckets: Annotated[tuple[int, ...] | None, NoDecode, BeforeValidator(_lengths)] = None
+    """lengths such as 16,32,64: rows up to the same one share a batch, padded (default: rows of equal length do)"""
+    mask_input: str = "attention_mask"
+    """the input that is 0 where a row is padded, with --length-buckets"""
     max_queue_delay_ms: float = Field(0.0, ge=0, le=60_000)
     """how long the oldest row waits for company; 0 runs what is there"""
     slo_ms: float | None = Field(None, gt=0, le=3_600_000)
@@ -71,6 +80,13 @@ class ModelSettings(BaseModel):
     finite: bool | None = None
     """refuse rows with NaN or infinity (default: at /predict yes, under /v2 no)"""
 
+    @field_validator("gpu_memory_mib")
+    @classmethod
+    def _limits_memory_once(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and "gpu_mem_limit" in info.data.get("provider_options", ()):
+            raise ValueError("the provider option gpu_mem_limit says the same in bytes: set one of them")
+        return value
+
     def model_options(self) -> ModelOptions:
         """How the model is served; milliseconds become seconds."""
         return ModelOptions(
@@ -86,116 +102,59 @@ class ModelSettings(BaseModel):
             max_run_s=self.max_run_s,
             instances=self.instances,
             timeout_s=(self.slo_ms or self.request_timeout_ms) / 1000,
+            lengths=self.lengths(),
         )
 
-    def load_engine(self, path: Path) -> Engine:
+    def lengths(self) -> LengthBuckets | None:
+        """Which rows of different lengths share a batch."""
+        if self.length_buckets is None:
+            return None
+        return LengthBuckets(sizes=self.length_buckets, mask=self.mask_input, must=self.batching == "on")
+
+    def load_engine(self, path: Path, *, budget: GpuBudget | None = None) -> Engine:
         """Load an ONNX file; blocks.
 
+        Args:
+            path: The file.
+            budget: What all models may take of a GPU; the engine takes its part for as long as it lives.
+
         Raises:
-            ModelLoadError: It cannot be loaded.
+            ModelLoadError: It cannot be loaded, or has no part of the GPU's memory left.
         """
         from redserve.engine.onnx_runtime import OnnxRuntimeEngine  # seconds to import, and an extra of its own
 
         threads = self.intra_op_threads
         if threads is None and self.instances > 1:
             threads = max(1, usable_cpus() // self.instances)
-        return OnnxRuntimeEngine.load(
-            path,
-            device=self.device,
-            device_id=self.device_id,
-            intra_op_threads=threads,
-            provider_options=self.provider_options,
-            session_options=self.session_options,
-            batching=self.batching,
-        )
-
-
-def _version_policy(value: object) -> VersionPolicy:
-    match value:
-        case "latest":
-            return VersionPolicy()
-        case "all":
-            return VersionPolicy(latest=None)
-        case {"latest": int(number), **rest} if number >= 1 and not rest and not isinstance(number, bool):
-            return VersionPolicy(latest=number)
-        case [_, *_] if all(isinstance(number, int) and number >= 1 for number in value):
-            return VersionPolicy(latest=None, only=frozenset(map(str, value)))
-    raise ValueError('write "latest", "all", a list of numbers, or {latest = 2}')
-
-
-class ModelConfig(ModelSettings):
-    """The `config.toml` of one model."""
-
-    versions: Annotated[InstanceOf[VersionPolicy], BeforeValidator(_version_policy)] = VersionPolicy()
-    """which versions are served: "latest", "all", [1, 3] or {latest = 2}"""
-    labels: dict[str, list[str] | str] = {}
-    """names of the classes of an output: a list, or a file beside this one with a name a line"""
-    sample: dict[str, Any] | None = None
-    """one row that is known to run, as (nested) lists by input"""
-
-    @classmethod
-    def of(cls, defaults: ModelSettings, given: Mapping[str, Any] = MappingProxyType({})) -> Self:
-        """What is given, and of the rest the defaults.
-
-        Raises:
-            ValidationError: Something given is wrong or unknown.
-        """
-        return cls(**({name: getattr(defaults, name) for name in ModelSettings.model_fields} | dict(given)))
-
-    @classmethod
-    def read(cls, path: Path, defaults: ModelSettings) -> Self:
-        """What the file says, and of the rest the defaults; blocks.
-
-        Raises:
-            ValueError: A line is wrong or unknown; names the file and the key.
-            OSError: It, or a file that it names, cannot be read.
-        """
+        lease = self._lease(budget)
+        limit: dict[str, Option] = {"gpu_mem_limit": lease.mib * 2**20} if lease.mib else {}
         try:
-            given = tomllib.loads(path.read_text("utf-8"))
-            config = cls.of(defaults, given)
-        except ValidationError as error:
-            known = ", ".join(sorted(cls.model_fields))
-            wrong = [
-                f"{item['loc'][0]}: "
-                + (
-                    f"unknown key; known are {known}"
-                    if item["type"] == "extra_forbidden"
-                    else item["msg"].removeprefix("Value error, ")
-                )
-                for item in error.errors()
-            ]
-            raise ValueError(f"{path}: {'; '.join(wrong)}") from error
-        except ValueError as error:  # no TOML, or no UTF-8
-            raise ValueError(f"{path}: {error}") from error
-        labels = {
-            output: names if isinstance(names, list) else _lines(path.parent / names)
-            for output, names in config.labels.items()
-        }
-        return config.model_copy(update={"labels": labels})
+            engine = OnnxRuntimeEngine.load(
+                path,
+                device=self.device,
+                device_id=self.device_id,
+                intra_op_threads=threads,
+                provider_options=self.provider_options | limit,
+                session_options=self.session_options,
+                batching=self.batching,
+                freed=lease.give_back,
+            )
+        except BaseException:
+            lease.give_back()
+            raise
+        if engine.provider != CUDA:
+            lease.give_back()
+        return engine
 
-    def model_options(self) -> ModelOptions:
-        """How the model is served; milliseconds become seconds."""
-        return replace(super().model_options(), labels=self.labels, sample=self.sample)
+    def gpu_claim(self) -> Claim | None:
+        """What it asks of a GPU; `None` where it stays on the CPU."""
+        return None if self.device == "cpu" else Claim(self.device_id, self.gpu_memory_mib)
 
-
-def plan(name: str, config: Path | None, *, defaults: ModelSettings, device: Device | None = None) -> Plan:
-    """What `config`, where there is one, says of a model; blocks. Fits `models.source.Configure`.
-
-    Args:
-        name: The model's.
-        config: The file, where it has one.
-        defaults: What holds where that says nothing.
-        device: In place of what it says.
-
-    Raises:
-        ValueError: A line is wrong or unknown; names the file and the key.
-        OSError: It, or a file that it names, cannot be read.
-    """
-    settings = ModelConfig.of(defaults) if config is None else ModelConfig.read(config, defaults)
-    if device is not None:
-        settings = settings.model_copy(update={"device": device})
-    return Plan(load_engine=settings.load_engine, options=settings.model_options(), versions=settings.versions)
-
-
-def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    def _lease(self, budget: GpuBudget | None) -> Lease:
+        """Of nothing where nothing limits it."""
+        claim = self.gpu_claim()
+        if claim is None or (budget is None and claim.mib is None):
+            return Lease(GpuBudget(0, []), self.device_id, 0)
+        if "gpu_mem_limit" in self.provider_options:
+            raise ModelLoadError("gpu_budget_mib: gpu_mem_limit is set as well; gpu_memory_mib claims a part of it")
+        return (budget or GpuBudget(claim.mib or 0, [])).take(claim, instances=self.instances)

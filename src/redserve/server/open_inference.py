@@ -45,6 +45,7 @@ def routes() -> list[Route]:
     """All paths below `/v2` but those of inference, which the door takes."""
     get: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/v2": _server,
+        "/v2/": _server,  # as the published OpenAPI description has it
         "/v2/health/live": _live,
         "/v2/health/ready": _ready,
         "/v2/models": _models,
@@ -143,7 +144,10 @@ async def _index(request: Request) -> Response:
 async def _load(request: Request) -> Response:
     """Answers once the model is served as its files are now."""
     body = _object(await _control_body(request))
-    if body.get("parameters"):  # Triton takes configurations and model files here: clients would choose what is served
+    if body.get("parameters") not in (
+        None,
+        {},
+    ):  # Triton takes configurations and model files here: clients would choose what is served
         raise BadRequest("a model is loaded as it lies in the repository, without parameters", where="$.parameters")
     await request.app.state.redserve.repository.load(request.path_params["model"])
     return Response()

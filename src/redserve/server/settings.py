@@ -56,6 +56,8 @@ class Settings(ModelSettings, BaseSettings):
     """seconds between two looks at the folder"""
     load_models: str = ""
     """names of the models that are loaded at start in the mode explicit, separated by commas"""
+    gpu_budget_mib: int | None = Field(None, ge=1)
+    """MiB that all models may take of a GPU together; those without a gpu_memory_mib share what the others leave"""
     host: str = "127.0.0.1"
     """address to listen on"""
     port: int = Field(8000, ge=0, le=65535)

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from puppet_engine import PuppetEngine
+from redserve.engine.lengths import LengthBuckets
 from redserve.models import VersionPolicy
-from redserve.server.model_settings import ModelConfig, ModelSettings, plan
+from redserve.server.model_config import ModelConfig, plan
+from redserve.server.model_settings import ModelSettings
 from redserve.server.settings import Settings
 
 
@@ -81,6 +84,17 @@ def test_a_version_policy_has_four_forms(config, text, policy):
         ("versions = {latest = true}", "versions: write"),
         ("versions = {newest = 1}", "versions: write"),
         ("[labels]\ny = 3", "labels: "),
+        ("gpu_memory_mib = 0", "gpu_memory_mib: Input should be greater than or equal to 1"),
+        (
+            "gpu_memory_mib = 8\n[provider_options]\ngpu_mem_limit = 1",
+            "gpu_memory_mib: the provider option gpu_mem_limit",
+        ),
+        ("gpu_budget_mib = 8", "gpu_budget_mib: unknown key"),
+        ("length_buckets = [8, 8]", "length_buckets: the lengths of buckets ascend from 1 on, got 8, 8"),
+        ("length_buckets = []", "length_buckets: the lengths of buckets ascend"),
+        ('length_buckets = "8,b"', "length_buckets: write lengths such as 16,32,64"),
+        ("length_buckets = [[8]]", "length_buckets: write lengths such as 16,32,64"),
+        ("length_buckets = 8", "length_buckets: "),
         ("max_batch_size = \n", "Invalid value"),
     ],
 )
@@ -109,6 +123,16 @@ def test_labels_are_a_list_or_a_file_beside_the_configuration(config, tmp_path):
         config('[labels]\ny = "nowhere.txt"\n')
 
 
+def test_lengths_that_share_a_batch_are_asked_for_by_model_or_for_all(config, monkeypatch):
+    assert config("").model_options().lengths is None
+    assert config("length_buckets = [8, 16]\nmask_input = 'mask'\nbatching = 'on'\n").model_options().lengths == (
+        LengthBuckets(sizes=(8, 16), mask="mask", must=True)
+    )
+    monkeypatch.setenv("REDSERVE_LENGTH_BUCKETS", "4, 8")
+    assert config("").model_options().lengths == LengthBuckets(sizes=(4, 8))
+    assert config("length_buckets = [5]").model_options().lengths == LengthBuckets(sizes=(5,))
+
+
 def test_a_model_without_a_configuration_is_served_as_the_server_says():
     defaults = ModelSettings.model_validate({"max_batch_size": 5, "instances": 2})
 
@@ -120,10 +144,12 @@ def test_a_model_without_a_configuration_is_served_as_the_server_says():
 
 def test_instances_share_the_cores_unless_told_otherwise(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "redserve.engine.onnx_runtime.OnnxRuntimeEngine.load",
-        lambda path, *, intra_op_threads, **options: asked.append(intra_op_threads),
-    )
+
+    def load(path, *, intra_op_threads, **options):
+        asked.append(intra_op_threads)
+        return PuppetEngine()
+
+    monkeypatch.setattr("redserve.engine.onnx_runtime.OnnxRuntimeEngine.load", load)
     monkeypatch.setattr("redserve.server.model_settings.usable_cpus", lambda: 6)
     for instances, threads in ((1, None), (2, None), (4, None), (12, None), (2, 5)):
         settings = ModelSettings.model_validate({"instances": instances, "intra_op_threads": threads})
@@ -138,4 +164,4 @@ def test_a_check_may_be_made_on_another_device_than_the_configuration_names(tmp_
 
     planned = plan("cat", tmp_path / "config.toml", defaults=defaults, device="cpu")
 
-    assert planned.load_engine.__self__.device == "cpu"  # type: ignore[attr-defined]
+    assert planned.load_engine.func.__self__.device == "cpu"  # type: ignore[attr-defined]
