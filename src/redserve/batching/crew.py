@@ -150,20 +150,23 @@ class Crew(Generic[P, R]):
         if run.is_cut:
             return
         self._recorder.record(delivery.report)
+        rows, taken_s, compute_s = delivery.report.rows, run.taken_s, delivery.ended_s - run.taken_s
         for request, outcome in zip(delivery.requests, delivery.outcomes, strict=True):
-            self._settle(request, outcome, run, batch_rows=delivery.report.rows, ended_s=delivery.ended_s)
+            if isinstance(outcome, RedserveError):
+                self._settle(request, outcome, run, batch_rows=rows, ended_s=delivery.ended_s)
+            else:
+                request.settle(Answer(outcome, None, taken_s - request.arrived_s, compute_s, rows))
 
     def _settle(
         self,
         request: Request[P, R],
-        outcome: R | RedserveError,
+        error: RedserveError,
         run: Run[Request[P, R]],
         *,
         batch_rows: int,
         ended_s: float,
     ) -> None:
-        result, error = (None, outcome) if isinstance(outcome, RedserveError) else (outcome, None)
-        request.settle(Answer(result, error, run.taken_s - request.arrived_s, ended_s - run.taken_s, batch_rows))
+        request.settle(Answer(None, error, run.taken_s - request.arrived_s, ended_s - run.taken_s, batch_rows))
 
     def _cut_overdue(self, run: Run[Request[P, R]]) -> None:
         """Answer a hung batch, and let another worker go on with the queue."""

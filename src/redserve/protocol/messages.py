@@ -47,11 +47,13 @@ class InferRequest:
         tensors: Named inputs; those of a row-wise model are `(rows, ...)`. They may be views of the body.
         form: How it was asked, which decides how it is answered.
         timeout_s: How long the answer may take, where the body says so.
+        is_checked: Whether reading it has made sure of all that `check_tensors` looks at; of one input, with rows.
     """
 
     tensors: Tensors
     form: Form
     timeout_s: float | None = None
+    is_checked: bool = False
 
 
 @dataclass(slots=True)

@@ -95,7 +95,7 @@ class PredictJson:
                 if packed:
                     spec = self._inputs[0]
                     rows = np.frombuffer(packed, spec.dtype).reshape(len(message.instances), -1)
-                    return InferRequest({spec.name: rows}, "values")
+                    return InferRequest({spec.name: rows}, "values", is_checked=True)  # JSON has no NaN, no infinity
         return self._request_of(message.instances)
 
     def decode_lines(self, lines: Sequence[bytes]) -> InferRequest:

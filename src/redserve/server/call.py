@@ -132,7 +132,11 @@ class Call:
             )
         try:
             self._ticket = endpoint.model.infer(
-                request.tensors, self._ran, deadline_s=self.deadline_s, finite=not self._is_open_inference
+                request.tensors,
+                self._ran,
+                deadline_s=self.deadline_s,
+                finite=not self._is_open_inference,
+                is_checked=request.is_checked,
             )
         except BadRequest as error:
             where = error.where and self._codec.place(request, error.where)
@@ -224,7 +228,8 @@ class Call:
             self._endpoint.statistics.succeeded(total_s, queue_s=result.queue_s, compute_s=result.compute_s)
         if now_s > self.deadline_s and not self._cancelled:
             self._terms.missed(self.model)
-        self._reply(Reply(200, headers, encoded.body, self.model))
+        if not self._cancelled:
+            self._answer(Reply(200, headers, encoded.body, self.model))
 
     def _crash(self, error: BaseException) -> None:
         logger.error("a request failed unexpectedly", extra={"model": self.model}, exc_info=error)

@@ -208,7 +208,7 @@ class FastRequest:
         if self._call is not None:
             self._call.cancel()
         model = self._door.service.model_label(self._target.model)
-        self._end(499, "cancelled", "client_disconnected", model, sent_bytes=0)
+        self._end(499, "cancelled", "client_disconnected", model, 0)
 
     def answer(self, reply: Reply) -> None:
         """Send the service's answer."""
@@ -224,27 +224,26 @@ class FastRequest:
         self.response_complete = True
         connection, body, error = self._connection, reply.body, reply.error
         if error is None:
-            self._end(reply.status, "ok", "", model, sent_bytes=len(body))
+            self._end(reply.status, "ok", "", model, len(body))
         else:
             self._let_go()
-            self._end(reply.status, error.outcome, error.reason, model, sent_bytes=len(body))
+            self._end(reply.status, error.outcome, error.reason, model, len(body))
             if isinstance(error, SlowRequest):
                 self.keep_alive = False
-        lines = [self._door.head_of(reply.status, connection.server_state.default_headers)]
-        lines += [b"%b: %b\r\n" % header for header in reply.headers]
+        lines = [b"%b: %b\r\n" % header for header in reply.headers]
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        write = connection.transport.write
+        head = self._door.head_of(reply.status, connection.server_state.default_headers) + b"".join(lines)
+        transport = connection.transport
         if len(body) <= _ONE_WRITE_BYTES:
-            lines.append(body)
-            write(b"".join(lines))
+            transport.write(head + body)
         else:
-            write(b"".join(lines))
-            write(body)
+            transport.write(head)
+            transport.write(body)
         if not self.keep_alive:
-            connection.transport.close()
+            transport.close()
         connection.answered()
 
-    def _end(self, status: int, outcome: str, reason: str, model: str, *, sent_bytes: int) -> None:
+    def _end(self, status: int, outcome: str, reason: str, model: str, sent_bytes: int) -> None:
         """Count, and log; before the answer is handed over."""
         duration_s = perf_counter() - self._arrived_s
         self._door.red.finished(self._target.route, "POST", model, status, outcome, reason, duration_s)

@@ -9,6 +9,7 @@ uvicorn by itself raises the signal again once it is done, and so ends with stat
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -190,6 +191,8 @@ class Server(uvicorn.Server):
         await self._serving.loaded.wait()
         if self.should_exit:
             return
+        gc.collect()
+        gc.freeze()  # what is here stays: no later collection needs to look at it
         failed = self._serving.repository.not_ready()
         for name, reason in failed.items():
             print(f"redserve: model {name!r} cannot be served: {reason}", file=sys.stderr, flush=True)
