@@ -11,6 +11,7 @@ RedserveError                     500  error         server_error
 │   ├── SlowRequest               408  client_error  slow_request
 │   ├── TooLarge                  413  client_error  too_large
 │   ├── TooManyRows               413  client_error  too_large
+│   ├── TooMuchToRead             413  client_error  too_large
 │   └── UnsupportedMediaType      415  client_error  unsupported_media_type
 ├── Rejected                      503  rejected      rejected         a retry makes sense
 │   ├── Overloaded                503  rejected      rejected         429 where the server is told so
@@ -137,6 +138,12 @@ class TooManyRows(ClientError):
         super().__init__(f"the request has {rows} rows, and only {limit} may wait: send fewer at a time")
         self.rows = rows
         self.limit = limit
+
+
+class TooMuchToRead(ClientError):
+    """Reading the body would make more than may be held in memory, or than may wait."""
+
+    status, reason = 413, "too_large"
 
 
 class UnsupportedMediaType(ClientError):

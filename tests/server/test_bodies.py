@@ -85,20 +85,20 @@ async def test_compressed_bodies_are_read_at_predict_too(app, encoding):
 
 
 async def test_what_threads_unpack_and_decode_shares_the_bound_of_bodies_and_gives_its_part_back(engine, registry):
-    settings = Settings.load({"max_queue_mib": 1, "max_body_mib": 2, "max_queue_rows": 100_000})
+    settings = Settings.load({"max_queue_mib": 8, "max_body_mib": 2, "max_queue_rows": 100_000})
     app = create_app(settings, engines={"puppet": lambda: engine}, registry=registry)
     bodies = app.state.redserve.service.terms.bodies
     rows = json.dumps({"instances": [[1, 2]] * 20_000}).encode()
     async with client_of(app) as client:
         for headers, body in (({}, rows), ({"content-encoding": "gzip"}, gzip.compress(rows))):
-            bodies.hold(2**20 - 100)
+            bodies.hold(2**23 - 100)
             full = await client.post("/predict", content=body, headers=headers)
-            bodies.release(2**20 - 100)
+            bodies.release(2**23 - 100)
             fits = await client.post("/predict", content=body, headers=headers)
 
             assert (full.status_code, full.json()["error"]["reason"]) == (503, "queue_full")
             assert fits.status_code == 200
-        bodies.hold(2**20)
+        bodies.hold(2**23)
 
 
 async def test_npy_at_predict_is_answered_as_npy(app):

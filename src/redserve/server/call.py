@@ -88,7 +88,7 @@ class Call:
         self._make(
             lambda: decompress(body, encoding, limit_bytes=limit_bytes),
             is_large=True,
-            holds_bytes=len(body),
+            reads_bytes=len(body),
             then=lambda plain: self._decode(endpoint, plain),
         )
 
@@ -107,18 +107,32 @@ class Call:
     def _decode(self, endpoint: Endpoint, body: bytes) -> None:
         codec = self._codec
         json_length = self._headers.get(b"inference-header-content-length", b"")
+        is_large = codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES
+
+        def decode(made_bytes: int) -> None:
+            self._make(
+                lambda: codec.decode(body, json_length=json_length),
+                is_large=is_large,
+                reads_bytes=len(body) + made_bytes,
+                then=lambda request: self._queue(endpoint, request),
+            )
+
+        if not is_large:
+            decode(0)
+            return
+        most_rows = endpoint.model.policy.max_queue_rows
         self._make(
-            lambda: codec.decode(body, json_length=json_length),
-            is_large=codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES,
-            holds_bytes=len(body),
-            then=lambda request: self._queue(endpoint, request),
+            lambda: codec.weigh(body, json_length=json_length, most_rows=most_rows),
+            is_large=True,
+            reads_bytes=len(body),
+            then=decode,
         )
 
     def _queue(self, endpoint: Endpoint, request: InferRequest) -> None:
         self._request = request
         if request.timeout_s is not None:
             self.deadline_s = self._terms.deadlines.deadline_s(
-                self._headers.get(TIMEOUT_MS, b""), arrived_s=self._arrived_s, timeout_s=request.timeout_s
+                self._headers.get(TIMEOUT_MS), arrived_s=self._arrived_s, timeout_s=request.timeout_s
             )
         try:
             self._ticket = endpoint.model.infer(
@@ -151,14 +165,15 @@ class Call:
             then=lambda encoded: self._succeed(encoded, result),
         )
 
-    def _make(self, make: Callable[[], T], *, is_large: bool, then: Callable[[T], None], holds_bytes: int = 0) -> None:
+    def _make(self, make: Callable[[], T], *, is_large: bool, then: Callable[[T], None], reads_bytes: int = 0) -> None:
         """Go on with what `make` makes: at once, or in a thread where that is much work.
 
         Args:
             make: Makes it.
             is_large: It is much work.
             then: Gets it, on the loop.
-            holds_bytes: Kept in memory until the thread is done; refused where all such bytes are too many.
+            reads_bytes: It reads a body, which is done in one thread for all; held in memory until it is done, and
+                refused where all such bytes are too many.
         """
         if not is_large:
             try:
@@ -171,8 +186,13 @@ class Call:
                 then(made)
             return
 
+        def unless_left() -> T:
+            if self._cancelled:
+                raise RedserveError("the client left before its turn")
+            return make()
+
         def is_made(future: asyncio.Future[T]) -> None:
-            bodies.release(holds_bytes)
+            bodies.release(reads_bytes)
             try:
                 go_on(future)
             finally:
@@ -194,11 +214,11 @@ class Call:
 
         bodies = self._terms.bodies
         try:
-            bodies.hold(holds_bytes)
+            bodies.hold(reads_bytes)
         except RedserveError as error:
             self.fail(error)
             return
-        future = asyncio.get_running_loop().run_in_executor(None, make)
+        future = asyncio.get_running_loop().run_in_executor(bodies.reader if reads_bytes else None, unless_left)
         model = self._endpoint.model if self._endpoint is not None else None
         if model is not None:  # which another version may replace meanwhile
             model.hold()
