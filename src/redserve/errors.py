@@ -12,6 +12,7 @@ RedserveError                     500  error         server_error
 │   ├── SlowHeaders               408  client_error  slow_request
 │   ├── TooLarge                  413  client_error  too_large
 │   ├── TooManyRows               413  client_error  too_large
+│   ├── TooMuchToRead             413  client_error  too_large
 │   ├── UnsupportedMediaType      415  client_error  unsupported_media_type
 │   └── HeadersTooLarge           431  client_error  headers_too_large
 ├── Rejected                      503  rejected      rejected         a retry makes sense
@@ -150,6 +151,12 @@ class TooManyRows(ClientError):
         super().__init__(f"the request has {rows} rows, and only {limit} may wait: send fewer at a time")
         self.rows = rows
         self.limit = limit
+
+
+class TooMuchToRead(ClientError):
+    """Reading the body would make more than may be held in memory, or than may wait."""
+
+    status, reason = 413, "too_large"
 
 
 class UnsupportedMediaType(ClientError):

@@ -119,6 +119,8 @@ OTHERS = {
     "an unknown method": (request_of(GOOD, method="BREW"), 400, "bad_request"),
     "another method": (request_of(GOOD, method="PATCH"), 405, "method_not_allowed"),
     "a deadline that is no number": (request_of(GOOD, headers="X-Request-Timeout-Ms: nan\r\n"), 400, "bad_request"),
+    "an empty deadline": (request_of(GOOD, headers="X-Request-Timeout-Ms:\r\n"), 400, "bad_request"),
+    "two deadlines": (request_of(GOOD, headers="X-Request-Timeout-Ms: 9000\r\n" * 2), 400, "bad_request"),
 }
 
 
@@ -162,6 +164,55 @@ def test_a_path_that_plays_tricks_is_a_404_that_reaches_no_model(server, path):
     assert answer["error"]["reason"] in ("unknown_model", "not_found")
     assert good == RIGHT
     assert len(server.engine.ran_rows) == ran + 1
+
+
+X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [3, 4]}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/..%2f/infer",
+        "/v2/models/..%2f..%2fetc%2fpasswd/infer",
+        "/v2/models/../../etc/passwd",
+        "/v2/models/%2e%2e/infer",
+        "/v2/models/%00/infer",
+        "/v2/models/puppet%00/infer",
+        "/v2/models/%ff/infer",
+        "/v2/models/%ed%a0%80/infer",
+        "/v2/models/puppet;v=1/infer",
+        "/v2/models/puppet%0d%0aX-Injected:%201/infer",
+        "/v2/models//infer",
+        "/v2//models/puppet/infer",
+        "/v2/models/puppet/infer/",
+        "/v2/models/puppet/versions/..%2f1/infer",
+        "/v2/models/puppet/versions/%2e%2e/infer",
+        "/v2/models/puppet/versions/1%00/infer",
+        "/v2/models/puppet/versions/%ff/infer",
+        "/v2/models/puppet/versions/+1/infer",
+        "/v2/models/puppet/versions/%b2/infer",
+        "/v2/models/puppet/versions//infer",
+        "/v2/models/puppet/versions/" + "9" * 5_000 + "/infer",
+    ],
+    ids=lambda path: path[:40],
+)
+def test_a_path_of_the_open_inference_protocol_that_plays_tricks_is_a_404_that_reaches_no_model(server, path):
+    ran = len(server.engine.ran_rows)
+
+    (status, answer), good = beside(server, post({"inputs": [X]}).replace(b"/predict", path.encode(), 1))
+
+    assert status == 404
+    assert answer["error"]
+    assert good == RIGHT
+    assert len(server.engine.ran_rows) == ran + 1
+
+
+def test_an_encoded_slash_separates_as_a_slash_does(server):
+    request = post({"inputs": [X]}).replace(b"/predict", b"/v2/models/puppet%2fversions%2f1%2finfer", 1)
+
+    status, answer = asyncio.run(ask(server.port, request))
+
+    assert (status, answer["outputs"][0]["data"]) == (200, [6.0, 8.0])
 
 
 SHAPES = [[2], [1, 3], [2, 2], [0, 2], [-1, 2], [-1, -2], [1.5, 2], [True, 2], ["1", 2], [1, None], None, [], [[1, 2]]]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from served import REDSERVE, Served
 
-from engine.onnx_models import hungry, row_encoding
+from engine.onnx_models import hungry, row_encoding, slow
 from puppet_engine import PuppetEngine
 from redserve.engine.tensors import TensorSpec
 from redserve.server import Settings, create_app
@@ -253,6 +253,16 @@ def test_a_run_that_hangs_is_given_up_and_the_next_one_is_served(serve, registry
 
     engine.open()
     assert server.ask(2).json() == {"predictions": [[4.0, 0.0]]}
+
+
+def test_onnx_runtime_is_cut_off_in_a_run_that_takes_too_long_and_the_next_one_is_served(tmp_path):
+    with Served(str(slow(tmp_path, steps=10_000_000)), "--max-batch-size", "1", "--max-run-s", "1") as served:
+        ask = partial(httpx2.post, f"{served.url}/predict", timeout=LIMIT_S)
+        endless = ask(json={"instances": [[1.0] * 64]})
+        quick = ask(json={"instances": [[0.0] * 64]})
+
+    assert (endless.status_code, endless.json()["error"]["reason"]) == (500, "run_timeout")
+    assert (quick.status_code, quick.json()) == (200, {"predictions": [[0.0] * 64]})
 
 
 def test_when_every_thread_hangs_it_is_not_ready_until_one_comes_back(serve, registry):

@@ -81,6 +81,55 @@ def test_a_bomb_is_never_unpacked(process, encoding):
     assert peak_mib(process) - before < 40
 
 
+STRUCTURE = {
+    "empty lists": ("/predict", b'{"instances":[', b"[],", b"[]]}"),
+    "one endless row": ("/predict", b'{"instances":[[', b"1,", b"1]]}"),
+    "empty rows by name": ("/predict", b'{"inputs":{"pixels":[', b"[],", b"[]]}}"),
+    "parameters": ("/v2/models/digits/infer", b'{"inputs":[],"parameters":{"a":[', b"[],", b"[]]}}"),
+    "empty lists for data": (
+        "/v2/models/digits/infer",
+        b'{"inputs":[{"name":"pixels","shape":[87000,64],"datatype":"FP32","data":[',
+        b"[],",
+        b"[]]}]}",
+    ),
+    "a long shape": ("/v2/models/digits/infer", b'{"inputs":[{"name":"pixels","shape":[', b"1,", b"1]}]}"),
+}
+
+
+@pytest.fixture(scope="module", params=["1024", "10000000"], ids="max_queue_rows={}".format)
+def wide_process(request):
+    with Served("--max-queue-rows", request.param) as process:
+        yield process
+
+
+@pytest.mark.parametrize("pack", [None, gzip.compress, zlib.compress], ids=["plain", "gzip", "deflate"])
+@pytest.mark.parametrize(("path", "begin", "piece", "end"), STRUCTURE.values(), ids=STRUCTURE)
+def test_a_body_that_is_all_structure_is_refused_before_it_fills_the_memory(
+    wide_process, pack, path, begin, piece, end
+):
+    body = begin + piece * ((16 * 2**20 - 200) // len(piece)) + end
+    headers = "" if pack is None else f"Content-Encoding: {pack.__module__.replace('zlib', 'deflate')}\r\n"
+    request = post(body if pack is None else pack(body), headers).replace(b"/predict", path.encode(), 1)
+    forget_peak(wide_process)
+    before = peak_mib(wide_process)
+
+    status, answer = asyncio.run(ask(port_of(wide_process), request))
+
+    assert status in (400, 413)
+    assert answer["error"]
+    assert peak_mib(wide_process) - before < 120  # what is sent, what is unpacked, and no lists
+    assert label_of_the_example(wide_process) == 7
+
+
+def test_encodings_of_encodings_are_not_undone_in_one_header_or_in_two(process):
+    twice = gzip.compress(gzip.compress(b'{"instances": []}'))
+
+    for headers in ("Content-Encoding: gzip, gzip\r\n", "Content-Encoding: gzip\r\n" * 2):
+        status, answer = asyncio.run(ask(port_of(process), post(twice, headers)))
+
+        assert (status, answer["error"]["reason"]) == (415, "unsupported_media_type")
+
+
 def port_of(process):
     return int(process.url.rpartition(":")[2])
 
@@ -89,6 +138,11 @@ def peak_mib(process):
     """The most memory that the server has held so far."""
     with open(f"/proc/{process.process.pid}/status") as status:
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) / 1024
+
+
+def forget_peak(process):
+    with open(f"/proc/{process.process.pid}/clear_refs", "w") as refs:
+        refs.write("5")
 
 
 def label_of_the_example(process):

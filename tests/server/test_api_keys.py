@@ -265,3 +265,18 @@ def test_a_key_in_the_wrong_form_is_not_shown_by_the_error_and_its_cause(tmp_pat
         Settings.load({"config": file})
 
     assert ONE not in f"{refusal.value} {refusal.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("REDSERVE_INFERENCE_KEYS", "REDSERVE_METRICS_KEYS", "REDSERVE_ADMIN_KEYS", "REDSERVE_API_KEYS_FILE"),
+        "redserve_inference_keys",
+    ],
+)
+def test_a_variable_for_keys_that_is_set_but_empty_is_refused_since_it_would_leave_the_server_open(
+    monkeypatch, variable
+):
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(ValueError, match=f"{variable} is set but empty"):
+        Settings.load()

@@ -1,17 +1,22 @@
 """Bodies in other forms than JSON: compressed, `.npy`, bare rows."""
 
+import asyncio
 import gzip
 import io
 import json
+import threading
 import zlib
+from time import perf_counter
 
 import numpy as np
 import pytest
 from in_process import client_of
 from requests_of import LENGTH, binary_request, npy_of, request_of
 
-from puppet_engine import PuppetEngine
+from puppet_engine import WAIT_S, PuppetEngine
+from redserve.protocol import PredictJson
 from redserve.server import Settings, create_app
+from redserve.server.targets import ONLY_MODEL
 
 INFER = "/v2/models/puppet/infer"
 PACKED = {"gzip": (gzip.compress, gzip.decompress), "deflate": (zlib.compress, zlib.decompress)}
@@ -85,20 +90,42 @@ async def test_compressed_bodies_are_read_at_predict_too(app, encoding):
 
 
 async def test_what_threads_unpack_and_decode_shares_the_bound_of_bodies_and_gives_its_part_back(engine, registry):
-    settings = Settings.load({"max_queue_mib": 1, "max_body_mib": 2, "max_queue_rows": 100_000})
+    settings = Settings.load({"max_queue_mib": 8, "max_body_mib": 2, "max_queue_rows": 100_000})
     app = create_app(settings, engines={"puppet": lambda: engine}, registry=registry)
     bodies = app.state.redserve.service.terms.bodies
     rows = json.dumps({"instances": [[1, 2]] * 20_000}).encode()
     async with client_of(app) as client:
         for headers, body in (({}, rows), ({"content-encoding": "gzip"}, gzip.compress(rows))):
-            bodies.hold(2**20 - 100)
+            bodies.hold(2**23 - 100)
             full = await client.post("/predict", content=body, headers=headers)
-            bodies.release(2**20 - 100)
+            bodies.release(2**23 - 100)
             fits = await client.post("/predict", content=body, headers=headers)
 
             assert (full.status_code, full.json()["error"]["reason"]) == (503, "queue_full")
             assert fits.status_code == 200
-        bodies.hold(2**20)
+        bodies.hold(2**23)
+
+
+async def test_a_large_body_whose_client_has_left_is_not_read(app, monkeypatch):
+    read, answers = [], []
+    monkeypatch.setattr(PredictJson, "weigh", lambda _, body, **__: read.append(body) or 0)
+    gate, is_answered = threading.Event(), asyncio.Event()
+    rows = [json.dumps({"instances": [[value, 2]] * 10_000}).encode() for value in (1, 3)]
+
+    def answer(reply):
+        answers.append(reply.status)
+        is_answered.set()
+
+    async with client_of(app):
+        service = app.state.redserve.service
+        service.terms.bodies.reader.submit(gate.wait, WAIT_S)
+        left, stays = (service.infer(ONLY_MODEL, {}, body, answer, arrived_s=perf_counter()) for body in rows)
+        left.cancel()
+        gate.set()
+        await asyncio.wait_for(is_answered.wait(), WAIT_S)
+
+    assert read == rows[1:]
+    assert (stays.model, answers) == ("puppet", [413])
 
 
 async def test_npy_at_predict_is_answered_as_npy(app):

@@ -83,14 +83,30 @@ async def test_without_a_header_the_budget_is_the_setting_and_a_greedy_header_ge
     assert (default.status_code, capped.status_code) == (504, 504)
 
 
-@pytest.mark.parametrize("budget", ["0", "-5", "soon", "1e3"])
-async def test_a_budget_that_is_no_positive_number_is_a_400(engine, registry, budget):
+@pytest.mark.parametrize("budgets", [["0"], ["-5"], ["soon"], ["1e3"], [""], ["1000", "0"], ["1000", "1000"]])
+async def test_a_budget_that_is_not_one_positive_number_is_a_400(engine, registry, budgets):
     async with client_of(app_of(engine, registry)) as client:
-        answer = await client.post("/predict", json=ROW, headers={"X-Request-Timeout-Ms": budget})
+        headers = [("X-Request-Timeout-Ms", budget) for budget in budgets]
+        answer = await client.post("/predict", json=ROW, headers=headers)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["reason"] == "bad_request"
     assert "X-Request-Timeout-Ms" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("budget", [" 60000 ", "9" * 400])
+async def test_a_budget_among_spaces_or_beyond_all_numbers_is_a_budget(engine, registry, budget):
+    async with client_of(app_of(engine, registry)) as client:
+        answer = await client.post("/predict", json=ROW, headers={"X-Request-Timeout-Ms": budget})
+
+    assert answer.json() == {"predictions": [[2.0, 4.0]]}
+
+
+async def test_a_budget_too_short_for_anything_is_a_504(engine, registry):
+    async with client_of(app_of(engine, registry)) as client:
+        answer = await client.post("/predict", json=ROW, headers={"X-Request-Timeout-Ms": "0.0000000001"})
+
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (504, "deadline_expired")
 
 
 @pytest.mark.parametrize("status", [503, 429])
@@ -114,6 +130,52 @@ async def test_a_full_queue_refuses_with_the_status_of_the_settings_and_says_whe
     assert answer.json()["error"]["reason"] == "queue_full"
     assert int(answer.headers["retry-after"]) >= 1
     assert value_of(registry, "requests_total", **ROUTE, method="POST", code=str(status), outcome="rejected") == 1
+
+
+def learn(app, *, seconds):
+    """The model has taken so long for a row, and not what the warm-up said."""
+    cost = app.state.redserve.repository.get("puppet")._batcher._dispatcher._admission._cost
+    for _ in range(20):
+        cost.observe(rows=1, seconds=seconds)
+
+
+@pytest.mark.parametrize("status", [503, 429])
+@pytest.mark.parametrize(
+    ("settings", "reason", "retry_after"),
+    [({"max_queue_rows": 1}, "queue_full", {"2", "3"}), ({"slo_ms": 50}, "predicted_late", {"5", "6"})],
+    ids=["queue_full", "predicted_late"],
+)
+async def test_retry_after_is_what_the_batches_ahead_will_take(engine, registry, settings, reason, retry_after, status):
+    app = app_of(engine, registry, max_batch_size=1, overload_status=status, **settings)
+    patient = {"X-Request-Timeout-Ms": "60000"}
+    async with client_of(app) as client:
+        learn(app, seconds=3.0)
+        engine.shut()
+        running = asyncio.create_task(client.post("/predict", json=ROW, headers=patient))
+        await begun(engine)
+        waiting = asyncio.create_task(client.post("/predict", json=ROW, headers=patient))
+        while not app.state.redserve.repository.get("puppet").queued_rows:  # noqa: ASYNC110  nothing tells of it
+            await asyncio.sleep(0)
+
+        answer = await client.post("/predict", json=ROW)
+        engine.open()
+        assert [(await task).status_code for task in (running, waiting)] == [200, 200]
+
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (status, reason)
+    assert answer.headers["retry-after"] in retry_after
+
+
+async def test_a_request_without_a_header_expires_at_the_slo(engine, registry):
+    async with client_of(app_of(engine, registry, slo_ms=50, request_timeout_ms=60_000)) as client:
+        engine.shut()
+        running = asyncio.create_task(client.post("/predict", json=ROW, headers={"X-Request-Timeout-Ms": "60000"}))
+        await begun(engine)
+
+        answer = await client.post("/predict", json=ROW)
+        engine.open()
+        assert (await running).status_code == 200
+
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (504, "deadline_expired")
 
 
 async def test_what_is_not_overload_keeps_its_503_where_overload_is_a_429(registry):

@@ -5,23 +5,49 @@
 numpy alone turns 1e39 into an infinite float32, and takes ragged lists of strings.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from redserve.engine.bfloat16 import is_bfloat16, is_float
 from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest
 
+LARGE_BYTES = 65_536
+"""Of a longer text each list is held to its length while it is read: else `[],[],...` makes a list of three bytes."""
 
-def list_type(dtype: np.dtype[Any], rank: int) -> Any:
-    """The Python type of a tensor of `rank` dimensions: `list[list[float]]` is float32 with two."""
+_LENGTH = re.compile(r"Expected `array` of length [<>]= (\d+)")
+
+
+def fixed_sizes(spec: TensorSpec, *, row_wise: bool) -> list[int | None]:
+    """What a request cannot choose of the sizes of `spec`; rows it can."""
+    sizes = [size if isinstance(size, int) else None for size in spec.shape]
+    return [None, *sizes[1:]] if row_wise and sizes else sizes
+
+
+def list_type(dtype: np.dtype[Any], sizes: Sequence[int | None]) -> Any:
+    """The Python type of a tensor: `list[list[float]]` is float32 of two dimensions.
+
+    Args:
+        dtype: Of its elements.
+        sizes: Of its dimensions; the lists of one are held to it where it is known.
+    """
     element: Any = float if is_float(dtype) else {"i": int, "u": int, "b": bool}.get(dtype.kind, str)
-    for _ in range(rank):
+    for size in reversed(sizes):
         element = list[element]
+        if size is not None:
+            element = Annotated[element, msgspec.Meta(min_length=size, max_length=size)]
     return element
+
+
+def explain(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What is wrong, and the path of the place, which begins with `$`."""
+    message, _, place = str(error).partition(" - at `")
+    return _LENGTH.sub(r"a list here must have \1 values", message), place.rstrip("`")
 
 
 def to_array(values: Any, spec: TensorSpec, where: str) -> Array:

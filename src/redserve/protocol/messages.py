@@ -91,6 +91,19 @@ class Codec(Protocol):
         """How many bytes of `body` are read one by one: many of them are work for a thread. Never raises."""
         ...
 
+    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+        """About how many bytes of Python objects `decode` makes of a body of which much is read one by one.
+
+        Args:
+            body: As for `decode`.
+            json_length: The same.
+            most_rows: That a request may have where the model is row-wise.
+
+        Raises:
+            TooMuchToRead: It has more values than so many rows.
+        """
+        ...
+
     def place(self, request: InferRequest, where: str) -> str:
         """Where in the body of `request` the place `where` of its tensors stands, as a JSON path or the like.
 

@@ -20,6 +20,7 @@ from redserve.protocol.messages import Asked, Encoded, InferRequest
 from redserve.protocol.open_inference_answer import AnswerWriter
 from redserve.protocol.open_inference_head import check_parameters, parse_head
 from redserve.protocol.open_inference_input import InputReader
+from redserve.protocol.structure import weigh_json, weigh_strings
 
 _NAMES_TOLD = 8
 _LENGTH = re.compile(rb"[0-9]{1,10}")
@@ -47,7 +48,8 @@ class OpenInference:
         row_wise: bool = True,
         labels: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self._inputs = {spec.name: InputReader(spec) for spec in inputs}
+        self._specs = tuple(inputs)
+        self._inputs = {spec.name: InputReader(spec, row_wise=row_wise) for spec in inputs}
         self._row_wise = row_wise
         self._has_strings = any(spec.dtype.kind == "O" for spec in inputs)
         self._answer = AnswerWriter(
@@ -84,6 +86,13 @@ class OpenInference:
         if self._has_strings or not _LENGTH.fullmatch(json_length):
             return len(body)
         return min(int(json_length), len(body))
+
+    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+        """The JSON, and what lies behind it where the model takes strings."""
+        json_bytes = min(int(json_length), len(body)) if _LENGTH.fullmatch(json_length) else len(body)
+        whole = memoryview(body)
+        made_bytes = weigh_json(whole[:json_bytes], self._specs, most_rows=most_rows if self._row_wise else None)
+        return made_bytes + (weigh_strings(whole[json_bytes:]) if self._has_strings else 0)
 
     def place(self, request: InferRequest, where: str) -> str:
         """Which entry of `inputs`: `$.inputs[0]`; what lies below may be flat, or binary."""

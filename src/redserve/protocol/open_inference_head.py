@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 
 from redserve.errors import BadRequest
+from redserve.protocol.json_lists import explain
 
 Data = TypeVar("Data")
 
@@ -74,8 +75,8 @@ def parse_head(text: bytes | memoryview) -> Head[Any]:
 
 def misfit(error: msgspec.ValidationError, *, below: str = "$") -> BadRequest:
     """Translate msgspec's complaint about a value at or under the path `below`."""
-    message, _, place = str(error).partition(" - at `")
-    return BadRequest(message, where=below + place.rstrip("`").removeprefix("$"))
+    message, place = explain(error)
+    return BadRequest(message, where=below + place.removeprefix("$"))
 
 
 def check_parameters(parameters: Parameters) -> float | None:

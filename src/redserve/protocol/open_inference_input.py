@@ -10,7 +10,7 @@ from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest
 from redserve.protocol.binary_tensors import count_elements, read_strings, view_numbers
 from redserve.protocol.datatypes import BINARY_ONLY, datatype_of
-from redserve.protocol.json_lists import list_type, to_array
+from redserve.protocol.json_lists import LARGE_BYTES, fixed_sizes, list_type, to_array
 from redserve.protocol.open_inference_head import Input, is_count, misfit
 
 _LIST = re.compile(rb"\s*\[")
@@ -19,15 +19,16 @@ _NULL = re.compile(rb"\s*null")
 
 
 class InputReader:
-    """Reads the input that `spec` describes."""
+    """Reads the input that `spec` describes; its dimension 0 is the row where the model is `row_wise`."""
 
-    def __init__(self, spec: TensorSpec) -> None:
+    def __init__(self, spec: TensorSpec, *, row_wise: bool) -> None:
         self._spec = spec
         self._datatype = datatype_of(spec.dtype)
-        self._flat_type = list_type(spec.dtype, 1)
-        self._nested_type = list_type(spec.dtype, len(spec.shape))
+        self._flat_type = list_type(spec.dtype, [None])
+        self._nested_type = list_type(spec.dtype, [None] * len(spec.shape))
         self._flat = msgspec.json.Decoder(self._flat_type)
         self._nested = msgspec.json.Decoder(self._nested_type)
+        self._large_nested = msgspec.json.Decoder(list_type(spec.dtype, fixed_sizes(spec, row_wise=row_wise)))
 
     def read(self, given: Input[Any], body: bytes, start: int, *, where: str) -> tuple[Array, int]:
         """Read one entry of `inputs`.
@@ -124,7 +125,8 @@ class InputReader:
             is_nested = isinstance(data[0] if shape and isinstance(data, list) and data else data, list) == bool(shape)
         try:
             if isinstance(data, msgspec.Raw):
-                values = (self._nested if is_nested else self._flat).decode(data)
+                nested = self._nested if len(data) <= LARGE_BYTES else self._large_nested
+                values = (nested if is_nested else self._flat).decode(data)
             else:
                 values = msgspec.convert(data, self._nested_type if is_nested else self._flat_type)
         except msgspec.ValidationError as error:

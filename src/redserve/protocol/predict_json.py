@@ -20,8 +20,9 @@ import orjson
 from redserve.engine.bfloat16 import is_bfloat16, is_float
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import BadRequest, ModelError
-from redserve.protocol.json_lists import list_type, to_array
+from redserve.protocol.json_lists import LARGE_BYTES, explain, fixed_sizes, list_type, to_array
 from redserve.protocol.messages import Encoded, InferRequest
+from redserve.protocol.structure import weigh_json
 
 
 class PredictJson:
@@ -47,22 +48,10 @@ class PredictJson:
         self._row_wise = row_wise
         self._row_wise_reason = row_wise_reason
         self._fields = tuple(f"field_{index}" for index in range(len(inputs)))
-        self._row_type = self._struct("Row", skip_dims=1)
-        row: Any = self._row_type
-        if len(inputs) == 1:
-            row = list_type(inputs[0].dtype, len(inputs[0].shape[1:])) | self._row_type
-        body = msgspec.defstruct(
-            "Body",
-            [
-                ("instances", (list[row] if row_wise else msgspec.Raw) | msgspec.UnsetType, msgspec.UNSET),
-                ("inputs", self._struct("Columns", skip_dims=0) | msgspec.UnsetType, msgspec.UNSET),
-                ("parameters", msgspec.Raw, msgspec.Raw()),
-            ],
-            forbid_unknown_fields=True,
-        )
+        self._row_decoder = msgspec.json.Decoder(self._row(has_lengths=False))
+        self._decoder = msgspec.json.Decoder(self._body(has_lengths=False))
+        self._large_decoder = msgspec.json.Decoder(self._body(has_lengths=True))
         self._pack_row = _row_packer(inputs)
-        self._decoder = msgspec.json.Decoder(body)
-        self._row_decoder = msgspec.json.Decoder(row)
 
     def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
         """Read `{"instances": ...}` or `{"inputs": ...}`.
@@ -70,7 +59,7 @@ class PredictJson:
         Raises:
             BadRequest: Not JSON, not this form, not these element types, ragged, or out of range; says where.
         """
-        message = _parse(self._decoder, body, "body")
+        message = _parse(self._decoder if len(body) <= LARGE_BYTES else self._large_decoder, body, "body")
         if message.inputs is not msgspec.UNSET:
             if message.instances is not msgspec.UNSET:
                 raise BadRequest("send either 'instances' or 'inputs', not both", where="$")
@@ -113,6 +102,10 @@ class PredictJson:
     def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
         """All of them."""
         return len(body)
+
+    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+        """All of it as JSON."""
+        return weigh_json(body, self._inputs, most_rows=most_rows if self._row_wise else None)
 
     def place(self, request: InferRequest, where: str) -> str:
         """Where in the body `where` stands: `pixels[3][17]` is `$.instances[3][17]` in a request of plain rows."""
@@ -160,11 +153,37 @@ class PredictJson:
             return _dump("inputs", _columns(names, columns))
         return _dump("instances", _rows(names, columns))
 
-    def _struct(self, name: str, *, skip_dims: int) -> type[msgspec.Struct]:
+    def _body(self, *, has_lengths: bool) -> type[msgspec.Struct]:
+        rows: Any = list[self._row(has_lengths=has_lengths)] if self._row_wise else msgspec.Raw  # type: ignore[misc]
+        return msgspec.defstruct(
+            "Body",
+            [
+                ("instances", rows | msgspec.UnsetType, msgspec.UNSET),
+                (
+                    "inputs",
+                    self._struct("Columns", by_row=False, has_lengths=has_lengths) | msgspec.UnsetType,
+                    msgspec.UNSET,
+                ),
+                ("parameters", msgspec.Raw, msgspec.Raw()),
+            ],
+            forbid_unknown_fields=True,
+        )
+
+    def _row(self, *, has_lengths: bool) -> Any:
+        by_name = self._struct("Row", by_row=True, has_lengths=has_lengths)
+        if len(self._inputs) != 1:
+            return by_name
+        return self._type(self._inputs[0], by_row=True, has_lengths=has_lengths) | by_name
+
+    def _type(self, spec: TensorSpec, *, by_row: bool, has_lengths: bool) -> Any:
+        sizes = fixed_sizes(spec, row_wise=self._row_wise) if has_lengths else [None] * len(spec.shape)
+        return list_type(spec.dtype, sizes[1:] if by_row else sizes)
+
+    def _struct(self, name: str, *, by_row: bool, has_lengths: bool) -> Any:
         return msgspec.defstruct(
             name,
             [
-                (field, list_type(spec.dtype, len(spec.shape[skip_dims:])))
+                (field, self._type(spec, by_row=by_row, has_lengths=has_lengths))
                 for field, spec in zip(self._fields, self._inputs, strict=True)
             ],
             rename=dict(zip(self._fields, (spec.name for spec in self._inputs), strict=True)),
@@ -185,7 +204,7 @@ class PredictJson:
     def _request_of(self, rows: list[Any]) -> InferRequest:
         if not rows:
             raise BadRequest("send at least one row", where="$.instances")
-        named = [isinstance(row, self._row_type) for row in rows]
+        named = [isinstance(row, msgspec.Struct) for row in rows]
         if not any(named):
             (spec,) = self._inputs
             return InferRequest({spec.name: to_array(rows, spec, "$.instances")}, form="values")
@@ -218,8 +237,8 @@ def _parse(decoder: msgspec.json.Decoder[Any], text: bytes, what: str, *, top: s
     try:
         return decoder.decode(text)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        raise BadRequest(message, where=top + place.rstrip("`")) from error
+        message, place = explain(error)
+        raise BadRequest(message, where=top + place.removeprefix("$")) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the {what} is not valid JSON: {error}") from error
     except RecursionError as error:

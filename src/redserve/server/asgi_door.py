@@ -13,6 +13,7 @@ from redserve.errors import MethodNotAllowed, RedserveError, SlowRequest
 from redserve.middleware import set_error, set_model, set_route
 from redserve.routes import path_below
 from redserve.server.reply import Reply
+from redserve.server.request_headers import by_name
 from redserve.server.service import InferenceService
 from redserve.server.targets import NO_ALIASES, Aliases
 
@@ -46,7 +47,7 @@ class InferenceDoor:
         arrived_s = perf_counter()
         set_route(scope, target.route)
         set_model(scope, self._service.model_label(target.model))
-        headers = dict(scope["headers"])
+        headers = by_name(scope["headers"])
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(scope["method"], allowed=("POST",))

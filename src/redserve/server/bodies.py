@@ -4,10 +4,11 @@ receive ─ read: 413, 408, 503 ─> body ─ hold, while a thread unpacks and d
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.types import Receive
 
-from redserve.errors import QueueFull, SlowRequest, TooLarge
+from redserve.errors import QueueFull, SlowRequest, TooLarge, TooMuchToRead
 
 MIN_BODY_BYTES_PER_S = 1_000
 """A body that comes faster is never too slow. Source: Apache's mod_reqtimeout, which asks for 500."""
@@ -21,8 +22,13 @@ class Bodies:
 
     Args:
         max_body_bytes: A longer body is refused.
-        max_held_bytes: All of them together; one that exceeds it is refused.
+        max_held_bytes: All of them together, with what reading them makes; one that exceeds it is refused.
         timeout_s: A body that has not come by then is refused; each 1,000 bytes of it give a second more.
+
+    Attributes:
+        max_body_bytes: As given.
+        reader: The one thread that unpacks and reads large ones. Reading holds the GIL, so that several would not be
+            faster, and would keep the event loop waiting for all of them.
     """
 
     def __init__(self, *, max_body_bytes: int, max_held_bytes: int, timeout_s: float) -> None:
@@ -30,13 +36,20 @@ class Bodies:
         self._max_held_bytes = max_held_bytes
         self.timeout_s = timeout_s
         self._held_bytes = 0
+        self.reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="redserve-bodies")
 
     def hold(self, size_bytes: int) -> None:
         """Count `size_bytes` until they are released.
 
         Raises:
+            TooMuchToRead: They are too much by themselves.
             QueueFull: All together are too much; these are not counted.
         """
+        if size_bytes > self._max_held_bytes:
+            raise TooMuchToRead(
+                f"reading the body takes about {size_bytes} bytes of memory, and {self._max_held_bytes} may be held: "
+                "send less at a time, or binary values"
+            )
         if self._held_bytes + size_bytes > self._max_held_bytes:
             raise QueueFull(waiting=self._held_bytes, limit=self._max_held_bytes, unit="bytes")
         self._held_bytes += size_bytes

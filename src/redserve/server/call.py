@@ -89,7 +89,7 @@ class Call:
         limit_bytes = self._terms.bodies.max_body_bytes
         self._make_in_thread(
             lambda: decompress(body, encoding, limit_bytes=limit_bytes),
-            holds_bytes=len(body),
+            reads_bytes=len(body),
             then=lambda plain: self._decode(endpoint, plain),
         )
 
@@ -109,10 +109,15 @@ class Call:
         codec = self._codec
         json_length = self._headers.get(b"inference-header-content-length", b"")
         if codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES:
+            most_rows = endpoint.model.policy.max_queue_rows
             self._make_in_thread(
-                lambda: codec.decode(body, json_length=json_length),
-                holds_bytes=len(body),
-                then=lambda request: self._queue(endpoint, request),
+                lambda: codec.weigh(body, json_length=json_length, most_rows=most_rows),
+                reads_bytes=len(body),
+                then=lambda made_bytes: self._make_in_thread(
+                    lambda: codec.decode(body, json_length=json_length),
+                    reads_bytes=len(body) + made_bytes,
+                    then=lambda request: self._queue(endpoint, request),
+                ),
             )
             return
         try:
@@ -128,7 +133,7 @@ class Call:
         self._request = request
         if request.timeout_s is not None:
             self.deadline_s = self._terms.deadlines.deadline_s(
-                self._headers.get(TIMEOUT_MS, b""), arrived_s=self._arrived_s, timeout_s=request.timeout_s
+                self._headers.get(TIMEOUT_MS), arrived_s=self._arrived_s, timeout_s=request.timeout_s
             )
         try:
             self._ticket = endpoint.model.infer(
@@ -172,17 +177,23 @@ class Call:
         else:
             self._succeed(encoded, result)
 
-    def _make_in_thread(self, make: Callable[[], T], *, then: Callable[[T], None], holds_bytes: int = 0) -> None:
+    def _make_in_thread(self, make: Callable[[], T], *, then: Callable[[T], None], reads_bytes: int = 0) -> None:
         """Go on with what `make` makes, which is much work.
 
         Args:
             make: Makes it.
             then: Gets it, on the loop.
-            holds_bytes: Kept in memory until the thread is done; refused where all such bytes are too many.
+            reads_bytes: It reads a body, which is done in one thread for all; held in memory until it is done, and
+                refused where all such bytes are too many.
         """
 
+        def unless_left() -> T:
+            if self._cancelled:
+                raise RedserveError("the client left before its turn")
+            return make()
+
         def is_made(future: asyncio.Future[T]) -> None:
-            bodies.release(holds_bytes)
+            bodies.release(reads_bytes)
             try:
                 go_on(future)
             finally:
@@ -204,11 +215,11 @@ class Call:
 
         bodies = self._terms.bodies
         try:
-            bodies.hold(holds_bytes)
+            bodies.hold(reads_bytes)
         except RedserveError as error:
             self.fail(error)
             return
-        future = asyncio.get_running_loop().run_in_executor(None, make)
+        future = asyncio.get_running_loop().run_in_executor(bodies.reader if reads_bytes else None, unless_left)
         model = self._endpoint.model if self._endpoint is not None else None
         if model is not None:  # which another version may replace meanwhile
             model.hold()

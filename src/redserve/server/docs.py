@@ -56,13 +56,13 @@ _OTHER_FORMS = (
     "endian, `application/octet-stream`. `Content-Encoding` may be gzip or deflate."
 )
 
-_POSITIVE_OR_EMPTY = r"^([1-9][0-9]{0,14}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9])?$"
+_POSITIVE = r"^([1-9][0-9]{0,14}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9])$"
 
 TIMEOUT_HEADER = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
-    "description": "answer within this or refuse; the server caps it, and has a default",
-    "schema": {"type": "string", "pattern": _POSITIVE_OR_EMPTY, "example": "250"},
+    "description": "milliseconds: answer within them or refuse; the server caps it, and has a default",
+    "schema": {"type": "string", "pattern": _POSITIVE, "example": "250"},
 }
 
 _KEY_SCHEMES = {

@@ -35,6 +35,7 @@ from redserve.metrics.labels import OTHER
 from redserve.server.bodies import MAX_LENGTH_DIGITS, MIN_BODY_BYTES_PER_S
 from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
+from redserve.server.request_headers import by_name
 
 LAST_CALL_S = 0.05
 """At shutdown an idle connection is heard for this long: a request may be in the kernel's buffer already."""
@@ -228,7 +229,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         target = door.target_of(self.url)
         if target is None:
             return False
-        headers = dict(self.headers)
+        headers = by_name(self.headers)
         length = headers.get(b"content-length", b"")
         if (
             not length.isdigit()

@@ -58,7 +58,7 @@ class InferenceService:
             model = self.repository.get(target.model or None, target.version or None)
             call.model = model.name
             endpoint = self._endpoint_of(model)
-            call.deadline_s = endpoint.deadlines.deadline_s(headers.get(TIMEOUT_MS, b""), arrived_s=arrived_s)
+            call.deadline_s = endpoint.deadlines.deadline_s(headers.get(TIMEOUT_MS), arrived_s=arrived_s)
             if target.is_open_inference:
                 codec: Codec = endpoint.open_inference
             else:

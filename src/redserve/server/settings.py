@@ -28,6 +28,9 @@ from redserve.server.targets import ROUTE, Aliases
 SECRETS = frozenset(f"{scope}_keys" for scope in SCOPES)
 """Settings that are no flags: whoever may list processes sees those."""
 
+_NEVER_EMPTY = frozenset(f"redserve_{name}" for name in (*SECRETS, "api_keys_file"))
+"""Variables that mean a secret that did not arrive when they are empty; the others then mean nothing."""
+
 Route = Annotated[str, Field(pattern=f"^{ROUTE.pattern}$")]
 
 _PAGES = ("/metrics", "/docs", "/openapi.json")
@@ -189,6 +192,11 @@ class Settings(ModelSettings, BaseSettings):
                 sources.append(TomlConfigSettingsSource(settings_cls, toml_file=path))
             except tomllib.TOMLDecodeError as error:
                 raise ValueError(f"{path}: {error}") from error
+        for variable, value in os.environ.items():
+            if not value and variable.lower() in _NEVER_EMPTY:
+                raise ValueError(
+                    f"{variable} is set but empty, which would leave the server open: unset it, or fill it"
+                )
         given: dict[str, Any] = {}
         for source in reversed(sources):
             given |= source()
