@@ -13,8 +13,7 @@ RedserveError                     500  error         server_error
 │   ├── TooLarge                  413  client_error  too_large
 │   ├── TooManyRows               413  client_error  too_large
 │   ├── UnsupportedMediaType      415  client_error  unsupported_media_type
-│   ├── HeadersTooLarge           431  client_error  headers_too_large
-│   └── UnknownTransferCoding     501  client_error  unknown_transfer_coding
+│   └── HeadersTooLarge           431  client_error  headers_too_large
 ├── Rejected                      503  rejected      rejected         a retry makes sense
 │   ├── Overloaded                503  rejected      rejected         429 where the server is told so
 │   │   ├── QueueFull             503  rejected      queue_full
@@ -163,18 +162,6 @@ class HeadersTooLarge(ClientError):
     """Request line and headers, or the framing of a body, are longer or more than the server takes."""
 
     status, reason = 431, "headers_too_large"
-
-
-class UnknownTransferCoding(ClientError):
-    """The body comes in a transfer coding other than `chunked`.
-
-    Source: RFC 9112, 6.1, which asks for this status though the client is at fault.
-    """
-
-    status, reason = 501, "unknown_transfer_coding"
-
-    def __init__(self) -> None:
-        super().__init__("of the transfer codings only chunked is known here")
 
 
 class Rejected(RedserveError):

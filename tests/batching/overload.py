@@ -27,6 +27,7 @@ class Workload:
         noise: Standard deviation of a service time, of its mean.
         drift: From half time on, service takes so many times as long.
         is_seeded: The service times are measured beforehand.
+        seeds_are: They come out so many times as long as they are.
         first_s: The first batch takes so much longer.
         rows: Of a request: from, to.
         groups: Requests of so many shapes, equally often.
@@ -44,6 +45,7 @@ class Workload:
     noise: float = 0.05
     drift: float = 1.0
     is_seeded: bool = True
+    seeds_are: float = 1.0
     first_s: float = 0.0
     rows: tuple[int, int] = (1, 1)
     groups: int = 1
@@ -84,6 +86,8 @@ UNSEEN = {
     "drift": replace(A, drift=2.0),
     "cold start": replace(A, is_seeded=False, count=4_000),
     "slow first batch": replace(A, is_seeded=False, first_s=0.1),
+    "seeds too short": replace(A, seeds_are=0.01),
+    "seeds too long": replace(A, seeds_are=100.0),
     "rows 1-16": replace(A, rows=(1, 16)),
     "two groups": replace(A, groups=2),
     "cancels": replace(A, cancelled=0.1),
@@ -148,7 +152,8 @@ async def _serve(workload: Workload, load: float, policy: Policy, seed: int) -> 
 
     seeds = {}
     if workload.is_seeded:
-        seeds = {2**power: workload.service_s(2**power) for power in range(workload.max_batch_size.bit_length())}
+        sizes = [2**power for power in range(workload.max_batch_size.bit_length())]
+        seeds = {rows: workload.seeds_are * workload.service_s(rows) for rows in sizes}
     batcher: Batcher[Any, Any] = Batcher(
         [engine] * workload.instances, policy=plan.numbers, max_run_s=None, service_times_s=seeds, clock=loop.time
     )

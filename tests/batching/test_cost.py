@@ -139,3 +139,28 @@ def test_one_long_first_run_of_a_size_does_not_make_it_unaffordable():
     cost.observe(rows=8, seconds=3.0)
 
     assert cost.service_s(8) < 0.03
+
+
+@pytest.mark.parametrize("truth", [100, 480_000])
+def test_a_warm_up_that_was_wrong_by_orders_of_magnitude_is_believed_for_five_batches(truth):
+    cost = CostModel(WARM_UP)
+    noise = cost.noise
+
+    for _ in range(5):
+        cost.observe(rows=1, seconds=truth * WARM_UP[1])
+
+    assert cost.service_s(1) == pytest.approx(truth * WARM_UP[1])
+    assert cost.service_s(32) > 0.3 * truth * WARM_UP[32]
+    assert cost.noise == noise
+
+
+def test_stalls_with_a_usual_batch_in_between_are_never_believed():
+    cost = CostModel(WARM_UP)
+
+    for _ in range(50):
+        for _ in range(4):
+            cost.observe(rows=1, seconds=10.0)
+        for _ in range(40):
+            cost.observe(rows=1, seconds=WARM_UP[1])
+
+    assert cost.service_s(1) < 3 * WARM_UP[1]

@@ -68,8 +68,8 @@ async def test_calls_that_grow_go_to_a_thread_for_good():
     engine = Echo(clock)
     async with batcher_of(engine, clock) as batcher:
         assert await batcher("short") == "short"
-        engine.takes_s = 0.001
-        for _ in range(10):
+        engine.takes_s = 0.01
+        for _ in range(20):
             await batcher("long")
         assert not batcher.is_inline
         engine.takes_s = 50e-6

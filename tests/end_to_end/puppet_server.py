@@ -45,7 +45,7 @@ class PuppetServer:
         self.engine = PuppetEngine(change=change)
         self.registry = CollectorRegistry()
         app = create_app(Settings.load(settings), engines={"puppet": lambda: self.engine}, registry=self.registry)
-        self._live = LiveApp(app, http=partial(HttpProtocol, limits=HttpLimits(), red=app.state.redserve.red))
+        self._live = LiveApp(app, http=partial(HttpProtocol, limits=HttpLimits(), door=app.state.redserve.fast_door))
         self.url, self.port = self._live.url, self._live.port
 
     def __enter__(self) -> Self:

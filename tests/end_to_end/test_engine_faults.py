@@ -54,7 +54,7 @@ class Server:
         app = create_app(
             Settings.load({"max_batch_size": 8, **settings}), engines={"faulty": lambda: engine}, registry=registry
         )
-        self.url = serve(app, http=partial(HttpProtocol, limits=HttpLimits(), red=app.state.redserve.red)).url
+        self.url = serve(app, http=partial(HttpProtocol, limits=HttpLimits(), door=app.state.redserve.fast_door)).url
         self.registry = registry
         until(lambda: self.is_ready)
 

@@ -33,7 +33,7 @@ def hold_to_contract(serve, registry, tmp_path):
 
     def hold(settings, *arguments):
         app = create_app(Settings.load(settings), registry=registry)
-        live = serve(app, http=partial(HttpProtocol, limits=HttpLimits(), red=app.state.redserve.red))
+        live = serve(app, http=partial(HttpProtocol, limits=HttpLimits(), door=app.state.redserve.fast_door))
         deadline_s = time.monotonic() + LIMIT_S
         while httpx2.get(f"{live.url}/readyz").status_code != 200:
             assert time.monotonic() < deadline_s, "it never came up"

@@ -6,7 +6,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from redserve.metrics import REDMetrics
+from redserve.server import Settings, create_app
 from redserve.server.http_protocol import HttpLimits, HttpProtocol
 
 HEADER_TIMEOUT_S = 10_000
@@ -62,7 +62,8 @@ def connection(registry):
     limits = HttpLimits(
         header_timeout_s=HEADER_TIMEOUT_S, write_timeout_s=WRITE_TIMEOUT_S, max_connections=MAX_CONNECTIONS
     )
-    connection = HttpProtocol(Config(None), ServerState(), {}, Loop(), limits=limits, red=REDMetrics(registry))
+    door = create_app(Settings(), registry=registry).state.redserve.fast_door
+    connection = HttpProtocol(Config(None), ServerState(), {}, Loop(), limits=limits, door=door)
     connection.connection_made(Transport())
     return connection
 

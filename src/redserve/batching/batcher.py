@@ -39,10 +39,10 @@ class Batcher(Generic[P, R]):
         version: Of the model, for the observer.
         observer: Is told of each run.
         max_run_s: Longest that one call may take; `None` waits for ever.
-        inline_below_s: Call the one plain function on the event loop itself, without a thread, while its calls take
-            less, smoothed; once they take longer a thread does it, for good. For calls of tens of microseconds, which
-            a hop to a thread would double. One that hangs blocks the loop until `interrupt()` ends it, which is called
-            after a quarter of a second; a thread then repeats it. `None`: never inline.
+        inline_below_s: Call the one plain function on the event loop itself, without a thread: its calls take less, by
+            what is known; once they take four times as long, smoothed, a thread does it, for good. For calls of tens of
+            microseconds, which a hop to a thread would double. One that hangs blocks the loop until `interrupt()` ends
+            it, which is called after a quarter of a second; a thread then repeats it. `None`: never inline.
         split: Cuts a payload of more than `max_batch_size` rows into parts `(payload, rows)` of at most that many.
         join: Makes the one result of the results of such parts, in order.
         service_times_s: What is known of the seconds that a call takes, by rows; measured at warm-up, say. The

@@ -6,6 +6,10 @@ shape   a mean for each size (above 16 rows for each eighth of a doubling), slow
 drift   what recent batches took of what was expected, whatever their sizes; once it is out of what chance explains,
         all sizes are corrected by it: a device that is half as fast from now on is known after a dozen batches
 noise   relative variance, the same for all sizes
+
+A batch that takes far longer than expected counts for little, since the machine may have stalled. Several in a row mean
+that what was expected is wrong, perhaps by orders of magnitude (a model that is warmed up on zeros may be quick with
+those alone): all sizes are corrected at once, by the least of them.
 """
 
 import math
@@ -22,6 +26,9 @@ _ENOUGH = 2  # batches to predict from, where nothing was measured beforehand
 _SHORTEST_S = 1e-9
 _FRESH = 2000  # batches after which a size that has not run is unknown again, so that it is tried
 _OUTLIER = 3.0  # times what is expected; more counts for that
+_BELIEVED = (
+    5  # outliers in a row that are the truth: one stall of the machine hits as many batches as there are instances
+)
 
 
 class CostModel:
@@ -41,6 +48,10 @@ class CostModel:
         self.noise = _FIRST_NOISE
         self._sizes: dict[int, _Size] = {}
         self._drift, self._drift_of = 1.0, 0  # mean ratio, of so many batches
+        self._outliers: list[
+            tuple[int, float]
+        ] = []  # rows, seconds; the last ones, without one in between that is none
+        self._usual_noise = _FIRST_NOISE  # before them
         self._knots: list[tuple[int, float]] | None = None  # rows, seconds; `None`: to be drawn anew
         self._asked_s: dict[int, float] = {}  # of what was asked for since
         self._observed = _ENOUGH if service_times_s else -1  # the first call ever is often the longest: not counted
@@ -77,15 +88,27 @@ class CostModel:
         size = self._size(rows)
         seconds = max(seconds, _SHORTEST_S)
         expected_s = size.seconds if size.batches >= _SEED else self.service_s(rows)
-        if expected_s and self.knows_enough:
-            seconds = min(seconds, _OUTLIER * expected_s)
+        if expected_s and self.knows_enough and seconds > _OUTLIER * expected_s:
+            self._usual_noise = self._usual_noise if self._outliers else self.noise
+            self._outliers.append((rows, seconds))
+            seconds = _OUTLIER * expected_s
+        else:
+            self._outliers.clear()
         if size.batches >= _SEED:
             self._compare(seconds / size.seconds)
         size.learn(seconds)
         size.seen = self._observed
-        if self._knots is not None:
-            self._knots = None
-            self._asked_s.clear()
+        self._forget_curve()
+        if len(self._outliers) == _BELIEVED:
+            self._believe()
+
+    def _believe(self) -> None:
+        """So many outliers in a row are none: correct all sizes by the least of them."""
+        factor = min(seconds / self.service_s(rows) for rows, seconds in self._outliers)
+        self._outliers.clear()
+        self.noise = self._usual_noise
+        self._scale(max(factor, 1.0))
+        self._forget_curve()
 
     def _compare(self, ratio: float) -> None:
         """A batch took `ratio` of what was expected."""
@@ -94,9 +117,18 @@ class CostModel:
         self._drift += max(1 / self._drift_of, _DRIFT_FORGETS) * (ratio - self._drift)
         variance = self.noise * max(1 / self._drift_of, _DRIFT_FORGETS / 2)
         if abs(self._drift - 1) > max(_SURPRISE * math.sqrt(variance), _LEAST_DRIFT):
-            for size in self._sizes.values():
-                size.seconds *= self._drift
-            self._drift, self._drift_of = 1.0, 0
+            self._scale(self._drift)
+
+    def _scale(self, factor: float) -> None:
+        """All sizes take `factor` of what was expected, from now on."""
+        for size in self._sizes.values():
+            size.seconds *= factor
+        self._drift, self._drift_of = 1.0, 0
+
+    def _forget_curve(self) -> None:
+        if self._knots is not None:
+            self._knots = None
+            self._asked_s.clear()
 
     def _known(self) -> dict[int, "_Size"]:
         """Without the larger ones that have not run for long: what is refused for them would never be tried again."""

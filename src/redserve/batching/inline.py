@@ -23,7 +23,8 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 _SMOOTHING = 0.05  # weight of the newest call
-_OUTLIER = 10.0  # times the limit; more counts for that, so that one stall of the machine is no growth
+_GROWN = 4.0  # times the limit: under load, with cold caches, a call takes several times what it took at warm-up
+_OUTLIER = 10.0  # times the limit; more counts for that: the machine stalls now and then, which is no growth
 _HANG_S = 0.25  # a call that takes longer is interrupted
 _LOOKS_WITHOUT_WORK = 8
 
@@ -36,7 +37,7 @@ class InlineWorker(Generic[P, R]):
         instance: Its own.
         function: To call; where it has a method `interrupt()`, that ends a call in progress soon.
         name: Of the thread that takes over.
-        limit_s: What the smoothed time of a call may be.
+        limit_s: What a call may take when it is begun with; once it usually takes four times as long, it has grown.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class InlineWorker(Generic[P, R]):
     def _go_on(self) -> None:
         """After a batch. What waits has to wait a turn of the loop longer, so that what has come meanwhile joins it."""
         self._home.dispatcher.end(self)
-        if self._usual_s > self._limit_s:
+        if self._usual_s > _GROWN * self._limit_s:
             self._hand_over(None).start()
         elif self._home.dispatcher.queued_rows:
             self._home.loop.call_soon(self.wake)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from redserve.batching.cost import CostModel
 from redserve.batching.waiting import Waiting
 
+_CERTAIN = 3.0  # square roots of 2 of standard deviations: in time but for 1 in 100,000
 _SURE = 0.97  # of the rows of a window are likely to be in time: no later start is looked for
 
 
@@ -34,8 +35,9 @@ def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, c
             rows += requests[stop].rows
             stop += 1
         seconds = cost.service_s(rows)
-        if now_s + seconds <= _first_deadline_s(requests, start, stop):
-            if stop == len(requests) and best is None:
+        first_deadline_s = _first_deadline_s(requests, start, stop)
+        if now_s + seconds <= first_deadline_s:
+            if best is None and (stop == len(requests) or (first_deadline_s - now_s - full_s) * per_s > _CERTAIN):
                 return range(start, stop)
             offset = offset if chances else start
             for request in requests[offset + len(chances) : stop]:

@@ -40,7 +40,11 @@ class Batchability:
 
 
 class Engine(Protocol):
-    """A loaded model. `run` and `interrupt` may be called from several threads at once."""
+    """A loaded model. `run` and `interrupt` may be called from several threads at once.
+
+    One whose runs take as long as those of the warm-up, whatever the values, and end soon after `interrupt`, may have
+    an attribute `can_run_inline` that is true: then short runs are made on the event loop itself.
+    """
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:

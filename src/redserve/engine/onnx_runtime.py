@@ -41,6 +41,8 @@ class OnnxRuntimeEngine:
         description: What the model says of itself; may be empty.
         model_version: The number its producer gave it, or `None`.
         intra_op_threads: Threads that share one run.
+        can_run_inline: Whether a run takes as long as those of the warm-up, and ends when it is told to: on the CPU,
+            with no size but the rows left to the request.
     """
 
     def __init__(self, opened: OpenedSession, path: Path, *, io_binding: bool | None = None) -> None:
@@ -65,6 +67,8 @@ class OnnxRuntimeEngine:
         self._output_names = [spec.name for spec in self.outputs]
         self._running: dict[int, Any] = {}
         can_bind = all(spec.dtype.kind != "O" for spec in (*self.inputs, *self.outputs))
+        has_fixed_sizes = all(type(size) is int for spec in self.inputs for size in spec.shape[1:])
+        self.can_run_inline = has_fixed_sizes and self.provider == "CPUExecutionProvider"
         self._binds = can_bind and (self.provider != "CPUExecutionProvider" if io_binding is None else io_binding)
 
     @classmethod

@@ -107,6 +107,9 @@ def check_tensors(specs: Sequence[TensorSpec], tensors: Tensors, *, row_wise: bo
             strings that are not text, or values that are not finite. `where` is the place below the inputs, such as
             `pixels` or `pixels[3][17]`.
     """
+    plain = _plain(specs[0], tensors) if row_wise and len(specs) == 1 else None
+    if plain is not None and (not finite or np.count_nonzero(np.isfinite(plain)) == plain.size):
+        return len(plain)
     rows: int | None = None
     size_by_symbol: dict[str, tuple[int, str]] = {}
     for spec in specs:
@@ -149,6 +152,15 @@ def check_tensors(specs: Sequence[TensorSpec], tensors: Tensors, *, row_wise: bo
     if len(tensors) != len(specs):
         raise _wrong_names(specs, tensors)
     return 1 if rows is None else rows
+
+
+def _plain(spec: TensorSpec, tensors: Tensors) -> Array | None:
+    """The one input of a request, where it is of floats and just as the model declares it: nothing else is to check."""
+    tensor = tensors.get(spec.name)
+    if tensor is None or len(tensors) != 1 or spec.dtype.kind != "f" or tensor.dtype != spec.dtype:
+        return None
+    shape = tensor.shape
+    return tensor if shape and shape[0] and shape[1:] == spec.shape[1:] else None
 
 
 def find_not_finite(array: Array) -> tuple[int, ...] | None:

@@ -1,6 +1,6 @@
 """Which models are here, what runs them, and whether they are ready."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -53,10 +53,21 @@ class ModelMetrics:
         """Say whether the model takes requests."""
         self._families.ready.series(model, version).cell[0] = int(is_ready)
 
+    def inline(self, model: str, version: str, is_inline: Callable[[], bool]) -> None:
+        """Say, at each scrape anew, whether the model's batches run on the event loop."""
+        families = self._families
+        stop = families.inline_watches.pop((model, version), None)
+        if stop is not None:
+            stop()
+        families.inline_watches[model, version] = families.inline.watch(is_inline, model, version)
+
     def remove(self, model: str, version: str) -> None:
         """Take an unloaded model out of the exposition; one that is not there is no mistake."""
         self._families.forget_info(model, version)
         self._families.ready.remove(model, version)
+        stop = self._families.inline_watches.pop((model, version), None)
+        if stop is not None:
+            stop()
 
 
 class _ModelFamilies(FamilySet):
@@ -72,7 +83,13 @@ class _ModelFamilies(FamilySet):
         self.ready = Gauge(
             f"{namespace}_model_ready", "Whether the model takes requests: 1 or 0.", ("model", "version")
         )
-        super().__init__((self.info, self.ready))
+        self.inline = Gauge(
+            f"{namespace}_model_inline",
+            "Whether the model's batches run on the event loop: 1, or 0 for threads of their own.",
+            ("model", "version"),
+        )
+        super().__init__((self.info, self.ready, self.inline))
+        self.inline_watches: dict[tuple[str, str], Callable[[], None]] = {}
         self.described: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def forget_info(self, model: str, version: str) -> None:

@@ -19,6 +19,8 @@ class ModelOptions:
         instances: Engines that run batches side by side, fed by one queue.
         timeout_s: Budget of a request that names none; `None` is the server's.
         labels: Names of the classes of an output, by the output's name.
+        inline_below_s: Run batches on the event loop itself where the largest takes less, 99 times of 100, and the
+            engine allows it; `None`: never.
         sample: One row that is known to run, as (nested) lists by input; `None` makes one up.
     """
 
@@ -27,6 +29,7 @@ class ModelOptions:
     finite: bool | None = None
     max_run_s: float | None = 60.0
     instances: int = 1
+    inline_below_s: float | None = None
     timeout_s: float | None = None
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sample: Mapping[str, Any] | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from redserve.engine.base import Engine
-from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
+from redserve.engine.curve import CurvePoint, choose_max_batch_size, longest_run_s, measure_curve, warm_up
 from redserve.engine.row_runner import RowRunner
 from redserve.engine.samples import find_sampler
 from redserve.engine.tensors import Array, Tensors, check_tensors
@@ -36,6 +36,7 @@ class Prepared:
         max_batch_size: Rows run together, at most.
         curve: Measured seconds per batch size.
         example: One row and the model's answer to it; `None` where no made-up row runs.
+        is_short: Whether its runs may be made on the event loop, see `ModelOptions.inline_below_s`.
     """
 
     engines: tuple[Engine, ...]
@@ -43,6 +44,7 @@ class Prepared:
     max_batch_size: int
     curve: tuple[CurvePoint, ...]
     example: tuple[Tensors, Outputs] | None
+    is_short: bool
 
 
 def prepare(
@@ -75,7 +77,8 @@ def prepare(
         engines.append(load_engine())
         _warm_up(engines[-1], max_batch_size, sample)
     runners = tuple(RowRunner(each, max_batch_size) for each in engines)
-    return Prepared(tuple(engines), runners, max_batch_size, curve, _run_example(engine, runners[0], sample))
+    ran = _run_example(engine, runners[0], sample)
+    return Prepared(tuple(engines), runners, max_batch_size, curve, ran, _is_short(engine, max_batch_size, options))
 
 
 def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
@@ -92,6 +95,14 @@ def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
         _possible_batch_size(engine, options.max_batch_size)
     finally:
         engine.close()
+
+
+def _is_short(engine: Engine, max_batch_size: int, options: ModelOptions) -> bool:
+    """Only for one instance: several are to run beside each other."""
+    limit_s = options.inline_below_s
+    if limit_s is None or options.instances > 1 or not getattr(engine, "can_run_inline", False):
+        return False
+    return longest_run_s(engine, max_batch_size) < limit_s
 
 
 def _possible_batch_size(engine: Engine, wanted: int | None) -> int | None:

@@ -112,6 +112,11 @@ class ServedModel:
         return self._batcher is not None and self._batcher.is_stalled
 
     @property
+    def is_inline(self) -> bool:
+        """Whether its batches run on the event loop, rather than in threads of their own."""
+        return self._batcher is not None and self._batcher.is_inline
+
+    @property
     def queued_rows(self) -> int:
         """Rows that wait for a batch."""
         return self._batcher.queued_rows if self._batcher is not None else 0
@@ -149,6 +154,7 @@ class ServedModel:
                 self, can_probe=self.example is not None, changed=self._health_changed, observer=self._observer
             ),
             max_run_s=self.options.max_run_s,
+            inline_below_s=self.options.inline_below_s if prepared.is_short else None,
             service_times_s={point.rows: point.seconds for point in self.curve},
             # On the loop, like the check: less than 1 ms for the 1,024 rows of 64 that a request may have by default
             # (benchmarks/results/engine_cost.json).

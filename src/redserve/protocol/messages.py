@@ -39,7 +39,7 @@ Form: TypeAlias = Literal["values", "objects", "columns"] | Asked
 """Rows that are values, rows that are objects of named inputs, named columns, or outputs of one's choice."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferRequest:
     """One request, decoded.
 
@@ -54,7 +54,7 @@ class InferRequest:
     timeout_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Encoded:
     """An answer on its way.
 

@@ -9,7 +9,8 @@ columns only: each is the whole tensor, as the model declares it. A key "paramet
 beside either, has no meaning to an ONNX model and is passed over.
 """
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -58,6 +59,7 @@ class PredictJson:
             ],
             forbid_unknown_fields=True,
         )
+        self._pack_row = _row_packer(inputs)
         self._decoder = msgspec.json.Decoder(body)
         self._row_decoder = msgspec.json.Decoder(row)
 
@@ -83,6 +85,16 @@ class PredictJson:
             raise BadRequest("send {'instances': [row, ...]} or {'inputs': {name: [...]}}", where="$")
         if not self._row_wise:
             raise self._has_no_rows()
+        if self._pack_row is not None:
+            try:
+                packed = b"".join([self._pack_row(*row) for row in message.instances])
+            except (struct.error, OverflowError, TypeError):
+                pass  # rows of other lengths, numbers out of range, objects: what is wrong is found below
+            else:
+                if packed:
+                    spec = self._inputs[0]
+                    rows = np.frombuffer(packed, spec.dtype).reshape(len(message.instances), -1)
+                    return InferRequest({spec.name: rows}, "values")
         return self._request_of(message.instances)
 
     def decode_lines(self, lines: Sequence[bytes]) -> InferRequest:
@@ -137,7 +149,7 @@ class PredictJson:
 
     def written_bytes(self, request: InferRequest, outputs: Sequence[Array]) -> int:
         """All of them."""
-        return sum(output.nbytes for output in outputs)
+        return sum([output.nbytes for output in outputs])
 
     def encode_request(self, tensors: Tensors, *, by_column: bool) -> bytes:
         """Write the body that `decode` reads as `tensors`."""
@@ -186,6 +198,18 @@ class PredictJson:
             },
             form="objects",
         )
+
+
+def _row_packer(inputs: Sequence[TensorSpec]) -> Callable[..., bytes] | None:
+    """Makes the bytes of a row of its values, where a model takes one vector of float32 a row.
+
+    It takes exactly so many numbers, and refuses what overflows (with `=`; the native form would not), in a third of
+    the time of numpy.
+    """
+    if len(inputs) != 1 or inputs[0].dtype != np.float32 or len(inputs[0].shape) != 2:
+        return None
+    size = inputs[0].shape[1]
+    return struct.Struct(f"={size}f").pack if isinstance(size, int) and size else None
 
 
 def _parse(decoder: msgspec.json.Decoder[Any], text: bytes, what: str, *, top: str = "$") -> Any:

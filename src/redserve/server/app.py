@@ -27,6 +27,7 @@ from redserve.server.api_keys import Keyring
 from redserve.server.asgi_door import InferenceDoor
 from redserve.server.auth import PROBES, KeyGuard, scope_needed
 from redserve.server.bodies import Bodies
+from redserve.server.fast_door import FastDoor
 from redserve.server.logs import AccessLog, configure_logging
 from redserve.server.model_set import ModelSeries, open_repository
 from redserve.server.service import InferenceService
@@ -44,7 +45,7 @@ class Serving:
         repository: Its models.
         service: Runs them.
         keyring: Who may ask for what.
-        red: Counts its requests; for who refuses some before they get here.
+        fast_door: The way to the service past ASGI.
         draining: Shutting down: still answering, but no longer ready.
         loaded: Set once every model is ready or has failed.
     """
@@ -53,7 +54,7 @@ class Serving:
     repository: ModelRepository
     service: InferenceService
     keyring: Keyring
-    red: REDMetrics
+    fast_door: FastDoor
     draining: bool = False
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,7 +85,15 @@ def create_app(
     series = ModelSeries(registry, batches=batches, statistics=statistics)
     repository = open_repository(settings, engines, statistics=statistics, series=series)
     service = InferenceService(repository, terms=_terms(settings, registry), statistics=statistics)
-    serving = Serving(settings, repository, service, settings.keyring(), REDMetrics(registry, buckets=buckets))
+    keyring, aliases = settings.keyring(), settings.aliases()
+    fast_door = FastDoor(
+        service,
+        red=REDMetrics.shared(registry, buckets=buckets),
+        keyring=keyring,
+        aliases=aliases,
+        has_access_log=settings.access_log,
+    )
+    serving = Serving(settings, repository, service, keyring, fast_door)
     app = FastAPIOffline(
         title="redserve",
         version=importlib.metadata.version("redserve"),
@@ -94,7 +103,6 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.redserve = serving
-    aliases = settings.aliases()
     app.router.routes.extend(admin.health_routes(aliases))
     app.include_router(admin.router)
     scrape = metrics_app(registry)

@@ -21,7 +21,7 @@ from redserve.errors import Forbidden, RedserveError, Unauthorized
 from redserve.middleware import set_error, set_route
 from redserve.routes import path_below
 from redserve.server.api_keys import ApiKeys, Keyring
-from redserve.server.reply import error_reply
+from redserve.server.reply import Reply, error_reply
 from redserve.server.targets import NO_ALIASES, Aliases, is_open_inference
 
 HOW = "send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"
@@ -69,30 +69,40 @@ class KeyGuard:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         path = path_below(scope.get("root_path", ""), scope["path"])
-        keys = self._keyring.keys
-        needed = scope_needed(path, keys, method=scope.get("method", ""), aliases=self._aliases)
-        error = None if needed is None else _refusal(keys, needed, scope["headers"])
-        if error is None:
+        reply = refusal(
+            self._keyring.keys, path, scope["headers"], method=scope.get("method", ""), aliases=self._aliases
+        )
+        if reply is None or reply.error is None:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # a websocket that was not accepted: the server answers 403
-            return await send({"type": "websocket.close", "code": 1008, "reason": error.reason})
+            return await send({"type": "websocket.close", "code": 1008, "reason": reply.error.reason})
         target = self._aliases.target_of(path)
         if target is not None:
             set_route(scope, target.route)
-        set_error(scope, error)
-        reply = error_reply(error, is_open_inference=is_open_inference(path))
-        headers = reply.headers
-        if error.status == 401:
-            headers = [*headers, (b"www-authenticate", b"Bearer")]  # RFC 9110, 15.5.2
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        set_error(scope, reply.error)
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         return await send({"type": "http.response.body", "body": reply.body})
+
+
+def refusal(
+    keys: ApiKeys, path: str, headers: Iterable[tuple[bytes, bytes]], *, method: str, aliases: Aliases
+) -> Reply | None:
+    """What a request is answered that lacks the key that its path needs; `None` where it may pass."""
+    needed = scope_needed(path, keys, method=method, aliases=aliases)
+    error = None if needed is None else _mistake(keys, needed, headers)
+    if error is None:
+        return None
+    reply = error_reply(error, is_open_inference=is_open_inference(path))
+    if error.status == 401:
+        reply.headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, 15.5.2
+    return reply
 
 
 def _is_for_inference(path: str) -> bool:
     return is_open_inference(path) and not path.startswith(_CHANGES_MODELS)
 
 
-def _refusal(keys: ApiKeys, needed: str, headers: Iterable[tuple[bytes, bytes]]) -> RedserveError | None:
+def _mistake(keys: ApiKeys, needed: str, headers: Iterable[tuple[bytes, bytes]]) -> RedserveError | None:
     sent = _keys_sent(headers)
     if not sent:
         return Unauthorized(f"this needs a key for {needed}: {HOW}")

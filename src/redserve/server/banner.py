@@ -133,6 +133,12 @@ def _zeros(spec: TensorSpec, sizes: Sequence[int]) -> str:
     return zero
 
 
+def _where(model: ServedModel) -> str:
+    if model.is_inline:
+        return "on the event loop, while a run takes less than a hop to a thread is worth"
+    return "in a thread" if model.options.instances == 1 else f"in {model.options.instances} threads"
+
+
 def _batching(model: ServedModel) -> list[str]:
     policy = model.policy
     if not model.engine.batchability.is_row_wise:
@@ -141,5 +147,6 @@ def _batching(model: ServedModel) -> list[str]:
     return [
         f"            up to {policy.max_batch_size} rows a batch ({asked}), {policy.max_queue_rows} rows may queue,",
         f"            the oldest waits {1000 * policy.max_queue_delay_s:g} ms at most for company",
+        f"            {_where(model)}",
         *curve_table(model.curve),
     ]

@@ -28,7 +28,7 @@ class Bodies:
     def __init__(self, *, max_body_bytes: int, max_held_bytes: int, timeout_s: float) -> None:
         self.max_body_bytes = max_body_bytes
         self._max_held_bytes = max_held_bytes
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._held_bytes = 0
 
     def hold(self, size_bytes: int) -> None:
@@ -62,7 +62,7 @@ class Bodies:
         chunks: list[bytes] = []
         size_bytes = held_bytes = 0
         try:
-            async with asyncio.timeout(self._timeout_s) as reading:
+            async with asyncio.timeout(self.timeout_s) as reading:
                 last_s = reading.when() or 0.0
                 while True:
                     message = await receive()

@@ -6,6 +6,8 @@
     shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
     end of grace ─ what has not come by then is answered 503, and what has not been read is cut off
 
+Plain requests for inference go through the fast door (`fast_door.py`), every other through ASGI.
+
 uvicorn by itself takes 4 MB of headers, waits for their end for ever, and closes at shutdown what has only begun to
 send its headers. A refusal goes out only where no earlier answer is on its way on the same connection; there, the
 earlier answer is the last one. Bodies are the door's business (`asgi_door.py`).
@@ -28,11 +30,10 @@ from redserve.errors import (
     ShuttingDown,
     SlowHeaders,
     TooManyConnections,
-    UnknownTransferCoding,
 )
-from redserve.metrics import REDMetrics
 from redserve.metrics.labels import OTHER
-from redserve.server.bodies import MIN_BODY_BYTES_PER_S
+from redserve.server.bodies import MAX_LENGTH_DIGITS, MIN_BODY_BYTES_PER_S
+from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 
 LAST_CALL_S = 0.05
@@ -74,7 +75,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     Args:
         limits: Its limits.
-        red: Told of what is refused here; the middleware counts what it gets to see.
+        door: Takes plain requests for inference; all others are ASGI's.
         config: uvicorn's.
         server_state: uvicorn's.
         app_state: uvicorn's.
@@ -88,13 +89,18 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: HttpLimits,
-        red: REDMetrics,
+        door: FastDoor,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._red = red
         self.limits = limits
+        self.door = door
+        self.url = b""
+        self._fast: FastRequest | None = None  # that is not answered yet
+        self._receiving: FastRequest | None = None  # whose body is coming
+        self._idle_since_s: float | None = None  # since a fast answer
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
+        self._data_bytes = 0  # of what is being parsed
         self._is_in_body = False
         self._framing_bytes = 0  # of a body, since its last bytes: chunk extensions, trailers
         self._refusal: RedserveError | None = None
@@ -115,6 +121,9 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: no request of this connection has anybody to answer, those that wait in line included."""
+        if self._fast is not None:
+            self._fast.client_left()
+            self._fast = None
         for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -131,13 +140,17 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if self._is_refused:
             return
         is_all_headers, is_all_body = self._waiting_since_s is not None, self._is_in_body
-        self._framing_bytes += len(data)
+        self._data_bytes = len(data)
+        self._framing_bytes += self._data_bytes
         super().data_received(data)
         if is_all_body and self._is_in_body and self._framing_bytes > self.limits.max_header_bytes:
             self._cut_off_framing()
         elif self._waiting_since_s is None:
-            if self.cycle is not None and self.cycle.response_complete:
-                self._discard(data)
+            if self._is_in_body:
+                if self.cycle is not None and self.cycle.response_complete:
+                    self._discard(data)
+                elif self._receiving is not None:
+                    self._receiving.wait(self.loop)
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
@@ -162,8 +175,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request: from here on its headers are timed."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
         self._waiting_since_s = self.loop.time()
+        self._idle_since_s = None
         self._header_bytes = self._discarded_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -173,21 +188,19 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if len(self.headers) >= MAX_HEADERS:
             self._refusal = HeadersTooLarge(f"there are more than {MAX_HEADERS} headers")
             raise self._refusal  # ends the parsing; `send_400_response` is called for it
-        super().on_header(name, value)
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Begin the request, unless its headers are too large."""
-        sent_bytes, hosts = len(self.url), 0
-        for name, value in self.headers:
-            sent_bytes += len(name) + len(value) + 4  # ': ' and the end of the line
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                self._refusal = UnknownTransferCoding()
-        if sent_bytes > self.limits.max_header_bytes:
+        """Begin the request, unless its headers are too large or not to be understood."""
+        limit = self.limits.max_header_bytes
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if self._header_bytes + self._data_bytes > limit and self._sent_bytes() > limit:
             self._refusal = self._too_large()
-        elif hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):  # Source: RFC 9112, 3.2
+        elif hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):  # Source: RFC 9112, 3.2
             self._refusal = BadRequest(f"the request has {hosts} Host headers")
+        elif b"transfer-encoding" in names and not self._is_chunked():
+            self._refusal = BadRequest("of the transfer codings only chunked is known here")
         elif len(self.pipeline) >= MAX_PIPELINED:
             self._refusal = BadRequest(f"more than {MAX_PIPELINED} requests wait in line")
         if self._refusal is not None:
@@ -195,19 +208,89 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._waiting_since_s = None
         self._header_bytes = 0
         self._is_in_body = True
+        if not self._enter_fast_door():
+            self._begin_cycle()
+            if self._is_shutting_down and self.cycle is not None:
+                self.cycle.keep_alive = False
+
+    def _sent_bytes(self) -> int:
+        """Of the request line and the headers; `: ` and the end of a line are four."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _is_chunked(self) -> bool:
+        return all(value.strip().lower() == b"chunked" for name, value in self.headers if name == b"transfer-encoding")
+
+    def _enter_fast_door(self) -> bool:
+        """Begin the request there, if it is plain: whatever is unusual about it is left to ASGI."""
+        door, cycle = self.door, self.cycle
+        if self.parser.get_method() != b"POST":
+            return False
+        target = door.target_of(self.url)
+        if target is None:
+            return False
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"")
+        if (
+            not length.isdigit()
+            or len(length) > MAX_LENGTH_DIGITS
+            or b"transfer-encoding" in headers
+            or b"expect" in headers
+            or b"upgrade" in headers
+            or self.parser.get_http_version() != "1.1"
+            or (cycle is not None and not cycle.response_complete)  # pipelined: uvicorn keeps the order
+            or self.flow.write_paused  # it waits until the client has read
+        ):
+            return False
+        self._fast = self._receiving = fast = FastRequest(
+            door,
+            target,
+            self,
+            url=self.url,
+            headers=headers,
+            length=int(length),
+            keep_alive=self.parser.should_keep_alive() and not self._is_shutting_down,
+        )
+        self.cycle = fast  # type: ignore[assignment]
+        fast.begin(self.headers)
+        return True
+
+    def _begin_cycle(self) -> None:
+        """As uvicorn does, which has prepared it at the first byte."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)  # the list is in the scope already
+        self.expect_100_continue = (b"expect", b"100-continue") in [
+            (name, value.lower()) for name, value in headers if name == b"expect"
+        ]
         super().on_headers_complete()
-        if self._is_shutting_down and self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._framing_bytes = 0
-        super().on_body(body)
+        if self._receiving is not None:
+            self._receiving.add(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is complete."""
-        self._is_in_body = self.is_cut_short
-        super().on_message_complete()
+        fast, self._receiving = self._receiving, None
+        if fast is not None:
+            self._is_in_body = False
+            fast.complete()
+        else:
+            self._is_in_body = self.is_cut_short
+            super().on_message_complete()
+
+    def answered(self) -> None:
+        """The fast request has its answer. Idle connections are closed by `check`, without a timer for each answer."""
+        self._fast = None
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+            self._idle_since_s = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed."""
@@ -223,12 +306,15 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
             if is_within_body and cycle.more_body:  # its own body: let whoever reads it answer
-                cycle.body = _BrokenBody(error)  # type: ignore[assignment]
-                cycle.message_event.set()
+                if self._receiving is not None:
+                    self._receiving.fail(error)
+                else:
+                    cycle.body = _BrokenBody(error)  # type: ignore[assignment]
+                    cycle.message_event.set()
             return
-        method = self.parser.get_method().decode() if self.scope is not None and self.url else OTHER
-        self._red.received(method)
-        self._red.finished(OTHER, method, "", error.status, error.outcome, error.reason, duration_s)
+        method = self.parser.get_method().decode() if self.url else OTHER
+        self.door.red.received(method)
+        self.door.red.finished(OTHER, method, "", error.status, error.outcome, error.reason, duration_s)
         body = orjson.dumps({"error": {"reason": error.reason, "message": str(error)}})
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
@@ -244,6 +330,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         """Close the connection if it has been reading nothing, sending headers, or nothing at all, for too long."""
         if self._is_unread(now_s):
             self.transport.abort()  # to close it would wait for the client
+            return
+        if self._idle_since_s is not None and not self._is_in_body:
+            if now_s - self._idle_since_s > self.timeout_keep_alive:
+                self.transport.close()
             return
         since_s = self._discarding_since_s if self._discarded_bytes else self._waiting_since_s
         if since_s is None or now_s - since_s < self.limits.header_timeout_s or self.transport.is_closing():

@@ -53,6 +53,23 @@ def configure_logging(level: str, *names: str) -> None:
     access_logger.setLevel(logging.INFO)
 
 
+def log_access(
+    client: tuple[str, int] | None, method: str, path: str, status: int, sent_bytes: int, duration_s: float
+) -> None:
+    """One request that is over."""
+    access_logger.info(
+        "request",
+        extra={
+            "client": client[0] if client else None,
+            "method": method,
+            "path": path,
+            "status": status,
+            "sent_bytes": sent_bytes,
+            "duration_ms": round(1000 * duration_s, 3),
+        },
+    )
+
+
 class AccessLog:
     """ASGI middleware that logs each request once it is over, as structured data."""
 
@@ -80,16 +97,12 @@ class AccessLog:
             status = status or 500
             raise
         finally:
-            client = scope.get("client")
-            access_logger.info(
-                "request",
-                extra={
-                    "client": client[0] if client else None,
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": status or 499,  # nothing was sent: the client had left
-                    "sent_bytes": sent_bytes,
-                    "duration_ms": round(1000 * (perf_counter() - began_s), 3),
-                },
+            log_access(
+                scope.get("client"),
+                scope["method"],
+                scope["path"],
+                status or 499,  # nothing was sent: the client had left
+                sent_bytes,
+                perf_counter() - began_s,
             )
         return None

@@ -61,6 +61,7 @@ class ModelSeries:
         self._deadlines.expect(model.name)
         self._models.ready(model.name, model.version, model.is_ready)
         if model.state is ModelState.READY:
+            self._models.inline(model.name, model.version, lambda: model.is_inline)
             self._models.info(
                 model.name,
                 model.version,

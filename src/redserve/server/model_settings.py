@@ -66,6 +66,8 @@ class ModelSettings(BaseModel):
     """MiB of tensors that may wait, and of bodies that may be on their way"""
     max_run_s: float = Field(60.0, gt=0)
     """seconds after which a batch is cut off"""
+    inline_below_ms: float = Field(0.2, ge=0, le=1)
+    """run batches on the event loop itself where the largest takes less, 99 times of 100; 0 never does"""
     finite: bool | None = None
     """refuse rows with NaN or infinity (default: at /predict yes, under /v2 no)"""
 
@@ -80,6 +82,7 @@ class ModelSettings(BaseModel):
                 slo_s=None if self.slo_ms is None else self.slo_ms / 1000,
             ),
             finite=self.finite,
+            inline_below_s=self.inline_below_ms / 1000 or None,
             max_run_s=self.max_run_s,
             instances=self.instances,
             timeout_s=(self.slo_ms or self.request_timeout_ms) / 1000,

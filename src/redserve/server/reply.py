@@ -18,7 +18,7 @@ MAX_MESSAGE_CHARACTERS = 1_000
 JSON = (b"content-type", b"application/json")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """What the client gets.
 

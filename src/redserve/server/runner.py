@@ -67,6 +67,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        serving: Serving = app.state.redserve
         super().__init__(
             uvicorn.Config(
                 app,
@@ -78,7 +79,7 @@ class Server(uvicorn.Server):
                         write_timeout_s=settings.write_timeout_s,
                         max_connections=settings.max_connections,
                     ),
-                    red=app.state.redserve.red,
+                    door=serving.fast_door,
                 ),
                 host=settings.host,
                 port=settings.port,
@@ -94,7 +95,7 @@ class Server(uvicorn.Server):
         self.exit_status = 0
         self._drain_delay_s = settings.drain_delay_s
         self._grace_s = settings.grace_s
-        self._serving: Serving = app.state.redserve
+        self._serving = serving
         self._tasks: list[asyncio.Task[None]] = []
 
     @property

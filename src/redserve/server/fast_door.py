@@ -1,0 +1,271 @@
+"""The fast door to the service: plain requests for inference, straight from the HTTP parser, past ASGI.
+
+    headers ─ POST, a path of inference, HTTP/1.1, Content-Length ─> FastRequest ─ body, joined once ─> service
+    service ─ Reply ─> counted ─> one write                       any other ─> ASGI, unchanged
+
+The same service, keys, limits, numbers and log as by the ASGI door (`asgi_door.py`), byte for byte the same answers; a
+test sends the same requests through both. What it saves is the scope, the task and the messages of ASGI.
+"""
+
+import asyncio
+from time import perf_counter
+from typing import Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
+
+from redserve.errors import RedserveError, SlowRequest, TooLarge
+from redserve.metrics import REDMetrics
+from redserve.server.api_keys import Keyring
+from redserve.server.auth import refusal
+from redserve.server.bodies import MIN_BODY_BYTES_PER_S
+from redserve.server.call import Call, logger
+from redserve.server.logs import log_access
+from redserve.server.reply import Reply
+from redserve.server.service import InferenceService
+from redserve.server.targets import Aliases, Target
+
+_MAX_REMEMBERED_PATHS = 1_000
+_ONE_WRITE_BYTES = 65_536  # a longer body is not copied behind its head
+
+
+class Connection(Protocol):
+    """What a request needs of its connection."""
+
+    transport: asyncio.Transport
+    server_state: ServerState
+    client: tuple[str, int] | None
+
+    def answered(self) -> None:
+        """The answer has been written; the next request may be answered."""
+
+
+class FastDoor:
+    """What all requests through the door of one server have in common.
+
+    Args:
+        service: Answers.
+        red: Counts.
+        keyring: The keys in force.
+        aliases: Further paths of requests for inference.
+        has_access_log: Whether each request is logged.
+    """
+
+    def __init__(
+        self, service: InferenceService, *, red: REDMetrics, keyring: Keyring, aliases: Aliases, has_access_log: bool
+    ) -> None:
+        self.service = service
+        self.red = red
+        self.bodies = service.terms.bodies
+        self.has_access_log = has_access_log
+        self._keyring = keyring
+        self._aliases = aliases
+        self._targets: dict[bytes, Target] = {}
+        self._defaults: list[tuple[bytes, bytes]] | None = None
+        self._default_lines = self._ok_lines = b""
+
+    def target_of(self, url: bytes) -> Target | None:
+        """Where a POST of `url` goes; `None` is elsewhere, or spelled in a way that is left to ASGI."""
+        target = self._targets.get(url)
+        if target is None and b"%" not in url and b"?" not in url:
+            target = self._aliases.target_of(url.decode("latin-1"))
+            is_known = target is not None and self.service.model_label(target.model)
+            if target is not None and is_known and len(self._targets) < _MAX_REMEMBERED_PATHS:
+                self._targets[url] = target
+        return target
+
+    def refusal(self, url: bytes, target: Target, headers: list[tuple[bytes, bytes]]) -> Reply | None:
+        """What a request without the key that its path needs is answered."""
+        keys = self._keyring.keys
+        if not keys.guards("inference"):
+            return None
+        return refusal(keys, url.decode("latin-1"), headers, method="POST", aliases=self._aliases)
+
+    def head_of(self, status: int, defaults: list[tuple[bytes, bytes]]) -> bytes:
+        """The status line, and the headers that uvicorn adds, which change once a second."""
+        if defaults is not self._defaults:
+            self._defaults = defaults
+            self._default_lines = b"".join([b"%b: %b\r\n" % header for header in defaults])
+            self._ok_lines = STATUS_LINE[200] + self._default_lines
+        return self._ok_lines if status == 200 else STATUS_LINE[status] + self._default_lines
+
+
+class FastRequest:
+    """One request, from the end of its headers to its answer; to the connection, what uvicorn calls a cycle.
+
+    Attributes:
+        keep_alive: Whether the connection outlives the answer.
+        response_complete: Whether it was answered, or the client has left.
+        more_body: Whether its body is still coming.
+        disconnected: Set by the connection.
+        body: Never looked at.
+    """
+
+    __slots__ = (
+        "_arrived_s",
+        "_call",
+        "_connection",
+        "_door",
+        "_headers",
+        "_held_bytes",
+        "_length",
+        "_missing_bytes",
+        "_pieces",
+        "_target",
+        "_timer",
+        "_url",
+        "body",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+    )
+
+    class message_event:  # noqa: N801  # nobody waits for messages
+        """What uvicorn sets when a client leaves."""
+
+        @staticmethod
+        def set() -> None:
+            """Nothing."""
+
+    def __init__(
+        self,
+        door: FastDoor,
+        target: Target,
+        connection: Connection,
+        *,
+        url: bytes,
+        headers: dict[bytes, bytes],
+        length: int,
+        keep_alive: bool,
+    ) -> None:
+        self._arrived_s = perf_counter()
+        self._door = door
+        self._target = target
+        self._connection = connection
+        self._url = url
+        self._headers = headers
+        self._length = self._missing_bytes = length
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._call: Call | None = None
+        self.keep_alive = keep_alive
+        self.response_complete = self.disconnected = False
+        self.more_body = True
+        door.red.received("POST")
+
+    def begin(self, sent_headers: list[tuple[bytes, bytes]]) -> None:
+        """The headers are complete: refuse the request where they suffice for that."""
+        door = self._door
+        refused = door.refusal(self._url, self._target, sent_headers)
+        if refused is not None:
+            self._answer(refused, model="")
+        elif self._length > door.bodies.max_body_bytes:
+            self.fail(TooLarge(door.bodies.max_body_bytes))
+
+    def add(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        if self.response_complete:
+            return
+        self._pieces.append(piece)
+        self._missing_bytes -= len(piece)
+        if self._missing_bytes > 0:
+            try:
+                self._door.bodies.hold(len(piece))
+            except RedserveError as error:
+                self.fail(error)
+            else:
+                self._held_bytes += len(piece)
+
+    def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The rest of the body is still to come: only for so long."""
+        if self._timer is None:
+            self._timer = loop.call_later(self._time_left_s(), self._look, loop)
+
+    def complete(self) -> None:
+        """The body is complete."""
+        self.more_body = False
+        if self.response_complete:
+            return
+        if self._held_bytes or self._timer is not None:
+            self._let_go()
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        try:
+            self._call = self._door.service.infer(
+                self._target, self._headers, body, self.answer, arrived_s=self._arrived_s
+            )
+        except Exception:  # not of the client's making: whatever is, the service answers
+            logger.exception("a request failed unexpectedly")
+            self.fail(RedserveError("the server failed on this request"))
+
+    def client_left(self) -> None:
+        """Nobody waits for the answer."""
+        self.response_complete = True
+        self._let_go()
+        if self._call is not None:
+            self._call.cancel()
+        model = self._door.service.model_label(self._target.model)
+        self._end(499, "cancelled", "client_disconnected", model, sent_bytes=0)
+
+    def answer(self, reply: Reply) -> None:
+        """Send the service's answer."""
+        self._answer(reply, reply.model or self._door.service.model_label(self._target.model))
+
+    def fail(self, error: RedserveError) -> None:
+        """Refuse it."""
+        self.answer(self._door.service.terms.refusal(error, is_open_inference=self._target.is_open_inference))
+
+    def _answer(self, reply: Reply, model: str) -> None:
+        if self.response_complete:
+            return
+        self.response_complete = True
+        connection, body, error = self._connection, reply.body, reply.error
+        if error is None:
+            self._end(reply.status, "ok", "", model, sent_bytes=len(body))
+        else:
+            self._let_go()
+            self._end(reply.status, error.outcome, error.reason, model, sent_bytes=len(body))
+            if isinstance(error, SlowRequest):
+                self.keep_alive = False
+        lines = [self._door.head_of(reply.status, connection.server_state.default_headers)]
+        lines += [b"%b: %b\r\n" % header for header in reply.headers]
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        write = connection.transport.write
+        if len(body) <= _ONE_WRITE_BYTES:
+            lines.append(body)
+            write(b"".join(lines))
+        else:
+            write(b"".join(lines))
+            write(body)
+        if not self.keep_alive:
+            connection.transport.close()
+        connection.answered()
+
+    def _end(self, status: int, outcome: str, reason: str, model: str, *, sent_bytes: int) -> None:
+        """Count, and log; before the answer is handed over."""
+        duration_s = perf_counter() - self._arrived_s
+        self._door.red.finished(self._target.route, "POST", model, status, outcome, reason, duration_s)
+        if self._door.has_access_log:
+            log_access(self._connection.client, "POST", self._url.decode("latin-1"), status, sent_bytes, duration_s)
+
+    def _let_go(self) -> None:
+        """The body is here, or of no interest any more."""
+        self._door.bodies.release(self._held_bytes)
+        self._held_bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_left_s(self) -> float:
+        allowed_s = self._door.bodies.timeout_s + (self._length - self._missing_bytes) / MIN_BODY_BYTES_PER_S
+        return self._arrived_s + allowed_s - perf_counter()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._time_left_s() > 0:
+            self.wait(loop)
+        else:
+            self.fail(SlowRequest(self._length - self._missing_bytes))
