@@ -38,7 +38,7 @@ from served import Served
 
 RESULTS = Path(__file__).parent / "results" / "soak.json"
 PACKAGES = ["redserve", "fastapi", "httptools", "numpy", "onnxruntime", "prometheus_client", "uvicorn", "uvloop"]
-LIMITS = f"--max-body-mib {MAX_BODY_BYTES // 2**20} --body-timeout-s 1 --header-timeout-s 2"
+LIMITS = f"--max-body-mib {MAX_BODY_BYTES // 2**20} --body-timeout-s 1 --header-timeout-s 2 --write-timeout-s 1"
 ARGUMENTS = f"{LIMITS} --max-queue-rows 10000 --intra-op-threads 1"  # more rows than all visitors can have waiting
 QUICK_VISITORS, SLOW_VISITORS = 16, 6
 THINK_S = 0.08

@@ -4,8 +4,10 @@ Visitor.visit() ─ a kind by lot ─> wire ─> server ─> answer ─ checked 
 """
 
 import asyncio
+import contextlib
 import gzip
 import random
+import socket
 import string
 
 from load.known_rows import COUNT, KnownRows
@@ -19,6 +21,12 @@ BOMB = gzip.compress(bytes(100 * MAX_BODY_BYTES))
 """Of 100 kB, and 100 times what the server takes once it is unpacked."""
 
 ANSWER_LIMIT_S = 30.0
+UNREAD = 120
+"""Answers that are asked for and not read: megabytes, which no kernel keeps; fewer than may wait in one connection."""
+
+GIVEN_UP_S = 3.0
+"""By then the server, told to wait for 1 s, has looked twice."""
+
 SERVED, ELSEWHERE = "/predict/{model}", "_other"
 
 QUICK_KINDS = {
@@ -48,7 +56,7 @@ QUICK_KINDS = {
 }
 """How often each comes, as shares."""
 
-SLOW_KINDS = {"slow_body": 4, "slow_headers": 2, "slow_but_fine": 4, "idle": 2}
+SLOW_KINDS = {"slow_body": 4, "slow_headers": 2, "slow_but_fine": 4, "idle": 2, "does_not_read": 2}
 """These take a second or so: for visitors of their own."""
 
 
@@ -56,6 +64,7 @@ class Visitor:
     """Asks over a connection that comes and goes."""
 
     def __init__(self, port: int, rows: KnownRows, book: Book, *, kinds: dict[str, int], seed: int) -> None:
+        self._port = port
         self._wire = Wire(port, book)
         self._rows = rows
         self._book = book
@@ -182,14 +191,36 @@ class Visitor:
         await self._wire.ask(head(method, "/predict/digits"), SERVED, method=label, expect={405})
 
     async def garbage(self) -> None:
-        raw = self._random.choice([b"\x16\x03\x01\x02" * 20, b"BREW /pot HTTP/1.1\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
-        await self._ask_uncounted(raw, expect=400)
+        raw, method = self._random.choice(
+            [
+                (b"\x16\x03\x01\x02" * 20, "_other"),
+                (b"BREW /pot HTTP/1.1\r\n\r\n", "_other"),
+                (b"GET / HTTP/9\r\n\r\n", "GET"),
+            ]
+        )
+        await self._ask_badly(raw, method=method, expect=400)
 
     async def header_flood(self) -> None:
-        await self._ask_uncounted(b"GET / HTTP/1.1\r\n" + b"X-Flood: y\r\n" * 8_000, expect=431)
+        await self._ask_badly(b"GET / HTTP/1.1\r\n" + b"X-Flood: y\r\n" * 8_000, method="GET", expect=431)
 
     async def slow_headers(self) -> None:
-        await self._ask_uncounted(b"GET / HTTP/1.1\r\nHost: so", expect=408)
+        await self._ask_badly(b"GET / HTTP/1.1\r\nHost: so", method="GET", expect=408)
+
+    async def does_not_read(self) -> None:
+        """Until the server gives it up; of what is in no count, since nobody knows how much of it was answered."""
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", self._port))
+            await loop.sock_sendall(client, head("GET", "/openapi.json") * UNREAD)
+            await asyncio.sleep(GIVEN_UP_S)
+            answers = b""
+            with contextlib.suppress(ConnectionError):
+                while chunk := await loop.sock_recv(client, 2**20):
+                    answers += chunk
+        if answers.count(b"HTTP/1.1 200 ") >= UNREAD:
+            self._wire.wrong("answers waited for a client that did not read them")
 
     async def scrape(self) -> None:
         accept, ending = self._random.choice([("text/plain", b"\n"), ("application/openmetrics-text", b"# EOF\n")])
@@ -237,9 +268,9 @@ class Visitor:
         else:
             self._wire.wrong(f"a wrong answer to rows {chosen}: {body[:100]!r}")
 
-    async def _ask_uncounted(self, raw: bytes, *, expect: int) -> None:
+    async def _ask_badly(self, raw: bytes, *, method: str, expect: int) -> None:
         await self.leave()
-        await self._wire.ask(raw, None, expect={expect})
+        await self._wire.ask(raw, ELSEWHERE, method=method, expect={expect})
         await self.leave()
 
     def _some_rows(self, count: int) -> list[int]:

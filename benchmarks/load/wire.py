@@ -1,7 +1,7 @@
 """One connection of a client that keeps a book of what came back.
 
 The book counts as the server should: by route, method label and status. What can be no request (garbage, headers that
-are too many or too slow, an unknown method) is in no number of the server's, and so in none of the book's.
+are too many or too slow) is under the route `_other`.
 """
 
 import asyncio

@@ -136,11 +136,17 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(port):
 
 
 def test_a_body_that_never_ends_is_a_408_and_counted_as_such(served, port):
+    before = slow_requests(served)
     with connect(port) as client:
         client.sendall(REQUEST[:-5])
         assert reasons(read_answers(client)) == [(408, "slow_request")]
-    metrics = httpx2.get(f"{served.url}/metrics").text
-    assert 'inference_errors_total{route="/predict",model="row_encoding",reason="slow_request"} 1' in metrics
+    assert slow_requests(served) == before + 1
+
+
+def slow_requests(served):
+    series = 'inference_errors_total{route="/predict",model="row_encoding",reason="slow_request"} '
+    lines = httpx2.get(f"{served.url}/metrics").text.splitlines()
+    return sum(float(line.removeprefix(series)) for line in lines if line.startswith(series))
 
 
 def test_a_slow_body_that_keeps_coming_is_taken(port):

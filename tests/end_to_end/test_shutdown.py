@@ -145,7 +145,10 @@ def test_while_what_was_accepted_still_runs_nobody_new_is_taken_and_nobody_accep
         await asyncio.to_thread(until, lambda: in_flight(served) == 64)
         served.signal()
         await asyncio.to_thread(until, lambda: is_refused(served.url))
-        late = [await exchange(served.url, request_of([0, 0])) for _ in range(32)]
+        late = []
+        for _ in range(32):
+            late.append(await exchange(served.url, request_of([0, 0])))
+            await asyncio.sleep(0.02)  # they go on arriving until the server has nothing left to do but wait
         done = [task for task in asked if task.done()]
         gate.touch()
         return late, done, await asyncio.gather(*asked)

@@ -177,4 +177,5 @@ def test_headers_that_have_not_come_at_the_end_of_grace_are_counted_as_turned_aw
     assert not connection.end_grace()
     assert not connection.end_grace()  # nor twice
     assert connection.transport.written.count(b"HTTP/1.1 503 ") == 1
+    assert b"\r\nretry-after: 1\r\n" in connection.transport.written
     assert counted(registry, "shutting_down") == ended(registry, "GET", "503", "rejected") == 1

@@ -27,6 +27,7 @@ from redserve.errors import (
     BadRequest,
     HeadersTooLarge,
     RedserveError,
+    Rejected,
     ShuttingDown,
     SlowHeaders,
     TooManyConnections,
@@ -118,7 +119,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         super().connection_made(transport)
         self._waiting_since_s = self.loop.time()
         if len(self.connections) > self.limits.max_connections:
-            self.refuse(TooManyConnections(), b"retry-after: 1\r\n")
+            self.refuse(TooManyConnections())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left: no request of this connection has anybody to answer, those that wait in line included."""
@@ -297,7 +298,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         """Refuse what could not be parsed."""
         self.refuse(self._refusal or BadRequest(msg))
 
-    def refuse(self, error: RedserveError, header: bytes = b"") -> None:
+    def refuse(self, error: RedserveError) -> None:
         """Answer with an error and close; where an answer is still on its way, it is the last one instead."""
         cycle = self.cycle
         is_within_body = self._waiting_since_s is None
@@ -317,9 +318,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self.door.red.received(method)
         self.door.red.finished(OTHER, method, "", error.status, error.outcome, error.reason, duration_s)
         body = orjson.dumps({"error": {"reason": error.reason, "message": str(error)}})
+        retry = b"retry-after: 1\r\n" if isinstance(error, Rejected) else b""
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-            % (error.status, http.HTTPStatus(error.status).phrase.encode(), len(body), header, body)
+            % (error.status, http.HTTPStatus(error.status).phrase.encode(), len(body), retry, body)
         )
         # Closing at once would reset the connection while the client still sends, and take the answer from it.
         # Source: RFC 9112, 9.6
