@@ -82,7 +82,7 @@ class Call:
         """Unpack, decode and queue."""
         self._endpoint = endpoint
         self._codec = codec
-        encoding = self._headers.get(b"content-encoding", b"")
+        encoding = self._headers.get(b"content-encoding")
         if not encoding:
             self._decode(endpoint, body)
             return
