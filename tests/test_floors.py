@@ -40,7 +40,7 @@ THIRD_PARTY = {
     "route_table": set(),
     "protocol": {"numpy", "msgspec", "orjson"},
     "models": {"numpy"},
-    "bench": {"hdrh", "httptools", "matplotlib", "numpy", "orjson", "prometheus_client", "rich", "uvloop"},
+    "bench": {"hdrh", "httptools", "matplotlib", "msgspec", "numpy", "orjson", "prometheus_client", "rich", "uvloop"},
     "offline": {"numpy", "orjson", "rich"},
     "server": {
         "fastapi",

@@ -39,6 +39,10 @@ class Histogram:
             histogram._hdr.record_value(min(max(value_us, _LOWEST_US), _HIGHEST_US), count)
         return histogram
 
+    def __reduce__(self) -> tuple[type["Histogram"], tuple[str]]:
+        """Between processes it goes as text."""
+        return Histogram, (self.encode(),)
+
     def __len__(self) -> int:
         """How many times were seen."""
         return int(self._hdr.get_total_count())

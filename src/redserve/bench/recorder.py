@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 from redserve.bench.connection import Departure
 from redserve.bench.histogram import Histogram, round_us
+from redserve.bench.sender import Sender
 from redserve.bench.tally import MOST_REASONS, Slot, Tally
 
 _MOST_SLOTS = 120
@@ -35,8 +36,9 @@ class TallyRecorder:
         self._failures: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         self._unsure = self._received_bytes = 0
-        self._ended_s = 0.0
-        self.fresh_us = array("Q")
+        self._in_time = 0
+        self._duration_s = duration_s
+        self.fresh_us = array("I")
         self.ok = self.failed = 0
 
     def answered(self, departure: Departure, *, ended_s: float, status: int, body: bytes) -> None:
@@ -48,6 +50,7 @@ class TallyRecorder:
         self._left(departure)
         if 200 <= status < 300:
             self.ok += 1
+            self._in_time += ended_s <= self._duration_s
             self._latency_us[int(planned_s / self._slot_s)][latency_us] += 1
             self.fresh_us.append(latency_us)
         else:
@@ -55,7 +58,6 @@ class TallyRecorder:
             found = _REASON.search(body, 0, _REASON_WITHIN)
             reason = f"{status} {found[1].decode()}" if found else str(status)
             self._fail(departure, reason, body[:_LONGEST_EXAMPLE].decode("utf-8", "replace"))
-        self._ended_s = ended_s
 
     def unanswered(self, departure: Departure, *, ended_s: float, reason: str, detail: str) -> None:
         """See `Recorder`."""
@@ -63,15 +65,14 @@ class TallyRecorder:
         if departure.sent_s < math.inf:
             self._unsure += 1
             self._left(departure)
-        self._ended_s = ended_s
 
     def take_fresh(self) -> "array[int]":
         """The latencies since the last call."""
-        fresh, self.fresh_us = self.fresh_us, array("Q")
+        fresh, self.fresh_us = self.fresh_us, array("I")
         return fresh
 
-    def tally(self, *, unsent: int = 0, stopped_because: str = "") -> Tally:
-        """All of it."""
+    def tally(self, sender: Sender) -> Tally:
+        """All of it, and what the sender knows of the run."""
         count = 1 + max((*self._latency_us, *self._failed_at), default=-1)
         slots = [Slot(Histogram.of(self._latency_us[at]), self._failed_at[at]) for at in range(count)]
         latency = Histogram()
@@ -89,9 +90,10 @@ class TallyRecorder:
             examples=self._examples,
             unsure=self._unsure,
             received_bytes=self._received_bytes,
-            unsent=unsent,
-            ended_s=self._ended_s,
-            stopped_because=stopped_because,
+            in_time=self._in_time,
+            unsent=sender.unsent,
+            sent_for_s=sender.sent_for_s,
+            stopped_because=sender.stopped_because,
         )
 
     def _left(self, departure: Departure) -> None:

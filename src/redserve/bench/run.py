@@ -32,4 +32,4 @@ async def _run(load: Load, warm_up_s: float) -> Tally:
     finally:
         gc.enable()
         await sender.close()
-    return recorder.tally(unsent=sender.unsent, stopped_because=sender.stopped_because)
+    return recorder.tally(sender)

@@ -26,6 +26,7 @@ TICK_S = 0.1
 
 _AT_ONCE = 64  # requests that leave before the loop looks after answers again
 _RECONNECT_S = 0.1
+_OVERTIME_S = 0.25  # for an open loop to send what was due before its end
 _LAST_S = 0.01  # how often it is looked whether the last answer has come
 
 
@@ -48,7 +49,7 @@ class Sender:
     """One load, one event loop. `connect`, then `run`, as often as wanted, then `close`.
 
     Attributes:
-        now_s: Seconds since the run began.
+        sent_for_s: How long it sent; less than asked for if it was stopped.
         unsent: Requests that were due when the run ended and had not left: the sender could not keep the rate.
         stopped_because: Why the run ended early, else empty.
     """
@@ -66,6 +67,7 @@ class Sender:
         self._alarm: Alarm | None = None
         self._began_s = self._end_s = math.inf
         self._is_running = False
+        self.sent_for_s = 0.0
         self.unsent = 0
         self.stopped_because = ""
 
@@ -101,7 +103,7 @@ class Sender:
         """
         self._record = recorder or self._record
         self._numbers, self.unsent, self.stopped_because = itertools.count(), 0, ""
-        self._end_s = self._load.duration_s if duration_s is None else duration_s
+        self._end_s = self.sent_for_s = self._load.duration_s if duration_s is None else duration_s
         self._began_s = monotonic() if start_at_s is None else start_at_s
         if (early_s := -self.now_s()) > 0:
             await asyncio.sleep(early_s)
@@ -124,6 +126,7 @@ class Sender:
     def stop(self, because: str) -> None:
         """Send nothing more; what is under way is still waited for."""
         self.stopped_because = self.stopped_because or because
+        self.sent_for_s = min(self.sent_for_s, self.now_s())
         self._end_s = -math.inf
 
     async def close(self) -> None:
@@ -175,7 +178,7 @@ class Sender:
         if pacer is None or alarm is None:
             return
         now_s = self.now_s()
-        if now_s >= self._end_s:  # what is still due could not leave in time
+        if now_s >= self._end_s + _OVERTIME_S:  # what is still due could not leave in time
             self.unsent += pacer.drop(now_s=now_s)
             return
         for planned_s in pacer.take(now_s=now_s, limit=_AT_ONCE):
@@ -247,11 +250,14 @@ class Sender:
             on_tick(now_s)
             self._expire(now_s - self._load.timeout_s)
             is_over = now_s >= self._end_s
-            if is_over and self._pacer is not None:
-                self.unsent += self._pacer.drop(now_s=now_s)
-            if is_over and not self._waiting and not any(each.departure for each in self._connections):
+            if is_over and self._is_all_sent(now_s) and not any(each.departure for each in self._connections):
                 return
             await asyncio.sleep(_LAST_S if is_over else min(TICK_S, self._end_s - now_s))
+
+    def _is_all_sent(self, now_s: float) -> bool:
+        if self._pacer is not None and now_s >= self._end_s + _OVERTIME_S:
+            self.unsent += self._pacer.drop(now_s=now_s)
+        return not self._waiting and (self._pacer is None or self._pacer.next_s() == math.inf)
 
     def _expire(self, planned_before_s: float) -> None:
         for connection in [each for each in self._connections if each.departure is not None]:

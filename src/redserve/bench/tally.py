@@ -39,7 +39,8 @@ class Tally:
         unsure: Requests that left and were never answered: whether the server counted them is not known.
         received_bytes: In bodies.
         unsent: Requests that were due and had not left when the run ended.
-        ended_s: When the last request ended.
+        in_time: Answers with status 2xx that were complete before the time for sending was over.
+        sent_for_s: How long it was sent.
         stopped_because: Why the run ended early, else empty.
     """
 
@@ -55,7 +56,8 @@ class Tally:
     unsure: int = 0
     received_bytes: int = 0
     unsent: int = 0
-    ended_s: float = 0.0
+    in_time: int = 0
+    sent_for_s: float = 0.0
     stopped_because: str = ""
 
     @property
@@ -67,6 +69,11 @@ class Tally:
     def failed(self) -> int:
         """Requests without such an answer; those that never left because the sender was late are not among them."""
         return self.failures.total()
+
+    @property
+    def ok_per_s(self) -> float:
+        """Answers with status 2xx a second, while it was sent: the goodput."""
+        return self.in_time / self.sent_for_s if self.sent_for_s else 0.0
 
     @property
     def planned(self) -> int:
@@ -90,5 +97,6 @@ class Tally:
         self.unsure += other.unsure
         self.received_bytes += other.received_bytes
         self.unsent += other.unsent
-        self.ended_s = max(self.ended_s, other.ended_s)
+        self.in_time += other.in_time
+        self.sent_for_s = max(self.sent_for_s, other.sent_for_s)
         self.stopped_because = self.stopped_because or other.stopped_because
