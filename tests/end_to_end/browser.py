@@ -33,9 +33,9 @@ class Browser:
     program: Path
     libraries: str = ""
 
-    def dom(self, page: Path) -> str:
-        """The document as it is after its scripts have run."""
-        return self._open(page, "--dump-dom")
+    def dom(self, page: Path, *, width: int, height: int) -> str:
+        """The document of a window of this size, after its scripts have run."""
+        return self._open(page, "--dump-dom", f"--window-size={width},{height}")
 
     def screenshot(self, page: Path, picture: Path, *, width: int, height: int) -> None:
         """A PNG of the upper `height` pixels."""

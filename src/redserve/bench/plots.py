@@ -171,10 +171,12 @@ def _svg(draw: Callable[[Axes], None], title: str, across: str, up: str) -> str:
 
 def plots_of(result: Result) -> Sequence[str]:
     """Those that the result has something for."""
-    sweep = result.sweep
-    drawn = [] if sweep is None else [throughput_and_latency(result, sweep)]
     run = run_of_interest(result)
-    drawn += [percentiles(run), latency_over_time(run), rate_over_time(run), batch_sizes(run)]
+    drawn = [rate_over_time(run), batch_sizes(run)]
+    if run.client.ok:
+        drawn = [percentiles(run), latency_over_time(run), *drawn]
+        if result.sweep is not None:
+            drawn.insert(0, throughput_and_latency(result, result.sweep))
     return [svg for svg in drawn if svg]
 
 
