@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import redserve
+import redserve.bench
 
 SOURCE = Path(redserve.__file__).parent
 FLOORS = {
@@ -143,6 +144,6 @@ def test_it_works_with_prometheus_client_alone(use):
 
 
 def test_what_is_public_is_listed_sorted_and_there():
-    for module in (redserve, redserve.batching, redserve.metrics):
+    for module in (redserve, redserve.batching, redserve.bench, redserve.metrics):
         assert list(module.__all__) == sorted(module.__all__, key=str), module.__name__
         assert all(hasattr(module, name) for name in module.__all__)

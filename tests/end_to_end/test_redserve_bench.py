@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fetch import fetch
+from live_app import LiveApp
 from served import REDSERVE, Served
 
 from engine.onnx_models import identity, only_64_columns, text, token_sum, two_outputs_renamed
@@ -285,6 +287,29 @@ def test_two_servers_are_measured_in_turns_and_compared(served, zoo, tmp_path):
     assert again.returncode == 0
     assert again.stdout in done.stdout
     assert "not made in turns" not in again.stdout
+
+
+CERTIFICATE = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_https_is_measured_and_a_certificate_that_nobody_signed_is_refused(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run([*CERTIFICATE, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with LiveApp(hello, lifespan="off", ssl_keyfile=str(key), ssl_certfile=str(certificate)) as live:
+        url = f"https://127.0.0.1:{live.port}/"
+        refused = bench(f"{url}x", *SHORT)
+        done = bench(f"{url}x", *SHORT, "--insecure")
+
+    assert refused.returncode == 1
+    assert "CERTIFICATE_VERIFY_FAILED" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert " 0 failed" in done.stdout
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
 
 
 PROGRAM = """

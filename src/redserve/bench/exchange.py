@@ -2,12 +2,12 @@
 
 import http.client
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from redserve.bench.load import Tls, tls_context
 from redserve.bench.mistakes import BenchError
 
 TIMEOUT_S = 30.0
@@ -84,14 +84,11 @@ class Server:
         return f"{host}:{self.port}"
 
     @property
-    def tls(self) -> ssl.SSLContext | None:
+    def tls(self) -> Tls | None:
         """For https."""
         if self.scheme == "http":
             return None
-        context = ssl.create_default_context()
-        if not self.is_verified:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        return context
+        return "checked" if self.is_verified else "unchecked"
 
     def ask(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -101,10 +98,11 @@ class Server:
         Raises:
             BenchError: Nobody answers, or not in HTTP.
         """
+        context = tls_context(self.tls)
         connection = (
             http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
-            if self.tls is None
-            else http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT_S, context=self.tls)
+            if context is None
+            else http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT_S, context=context)
         )
         try:
             connection.request(method, path, body=body, headers={**self.headers, **(headers or {})})

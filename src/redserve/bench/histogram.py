@@ -1,7 +1,7 @@
 """Latencies as HDR histograms: three significant digits from 1 us to an hour; merged without loss, stored as text.
 
-The library keeps whole numbers, here microseconds. Its recording costs 1.5 us of Python, so a recorder counts in a dict
-and hands whole counts over at the end; the values it counts are rounded as the histogram would.
+The library keeps whole numbers, here microseconds. Its recording costs 0.65 us of Python, so a recorder counts in a
+dict and hands whole counts over at the end; the values it counts are rounded as the histogram would.
 """
 
 from collections.abc import Mapping

@@ -4,8 +4,21 @@ import math
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from redserve.bench.arrivals import Arrivals
+
+Tls = Literal["checked", "unchecked"]
+
+
+def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
+    """For a connection; reads the machine's certificates, so it blocks."""
+    if tls is None:
+        return None
+    context = ssl.create_default_context()
+    if tls == "unchecked":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +35,7 @@ class Load:
         duration_s: How long it sends.
         timeout_s: A request without an answer so long after its planned time has failed.
         max_failed_ratio: The run is broken off when a larger part fails within a second; 1 never does.
-        tls: For https.
+        tls: For https: whether the server's certificate is checked; `None` is http.
     """
 
     host: str
@@ -34,7 +47,7 @@ class Load:
     duration_s: float = 10.0
     timeout_s: float = 30.0
     max_failed_ratio: float = 1.0
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         if not self.requests:

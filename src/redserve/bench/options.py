@@ -2,14 +2,13 @@
 
 import argparse
 import math
-import ssl
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from redserve.bench.arrivals import Arrivals, Burst, Constant, Poisson, Ramp, Replay
 from redserve.bench.bodies import FORMATS
-from redserve.bench.load import Load
+from redserve.bench.load import Load, Tls
 from redserve.bench.mistakes import BenchError
 from redserve.bench.prepare import Ask
 
@@ -201,7 +200,7 @@ def load_of(
     host: str,
     port: int,
     requests: Sequence[bytes],
-    tls: ssl.SSLContext | None = None,
+    tls: Tls | None = None,
 ) -> Load:
     """What is sent.
 

@@ -40,7 +40,7 @@ def share_of(load: Load, *, index: int, count: int) -> Load:
         arrivals=None if load.arrivals is None else Share(load.arrivals, index, count),
         connections=part(load.connections),
         max_connections=part(load.max_connections),
-        requests=[*load.requests[index::count], *load.requests[:index]] if count > 1 else load.requests,
+        requests=load.requests[index::count] or load.requests,
     )
 
 

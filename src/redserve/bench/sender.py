@@ -18,7 +18,7 @@ from typing import Protocol
 
 from redserve.bench.alarm import Alarm
 from redserve.bench.connection import Connection, Departure
-from redserve.bench.load import Load
+from redserve.bench.load import Load, tls_context
 from redserve.bench.pacer import Pacer
 
 TICK_S = 0.1
@@ -58,6 +58,7 @@ class Sender:
         self._load = load
         self._record = recorder
         self._requests = load.requests
+        self._tls = tls_context(load.tls)
         self._numbers = itertools.count()
         self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
@@ -225,7 +226,7 @@ class Sender:
     async def _open(self) -> None:
         load = self._load
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(self), load.host, load.port, ssl=load.tls
+            lambda: Connection(self), load.host, load.port, ssl=self._tls
         )
         self._connections.add(connection)
         self._free(connection)
