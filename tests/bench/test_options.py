@@ -6,6 +6,7 @@ from redserve.bench import options as of
 from redserve.bench.arrivals import Burst, Constant, Poisson, Ramp, Replay
 from redserve.bench.command import run
 from redserve.bench.mistakes import BenchError
+from redserve.bench.recorded_times import read_times
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -49,7 +50,7 @@ def test_times_that_cannot_be_read_say_where(tmp_path, text, message):
     (tmp_path / "times").write_text(text)
 
     with pytest.raises(BenchError, match=message):
-        of.read_times(tmp_path / "times")
+        read_times(tmp_path / "times")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from redserve.bench.arrivals import Arrivals, Burst, Constant, Poisson, Ramp, Replay
@@ -11,6 +10,7 @@ from redserve.bench.bodies import FORMATS
 from redserve.bench.load import Load, Tls
 from redserve.bench.mistakes import BenchError
 from redserve.bench.prepare import Ask
+from redserve.bench.recorded_times import read_times
 
 EPILOG = """\
 examples:
@@ -229,36 +229,6 @@ def duration_s_of(options: argparse.Namespace) -> float:
         times_s = read_times(options.replay)
         return (max(times_s) - min(times_s)) / float(options.speed) + 0.001
     return 10.0
-
-
-def read_times(path: Path) -> Sequence[float]:
-    """A time a line, in seconds since any moment or in ISO 8601; what stands behind it is passed over.
-
-    Raises:
-        BenchError: They cannot be read.
-    """
-    times_s = []
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                words = line.replace(",", " ").split()
-                if words:
-                    times_s.append(_time_s(words[0], f"{path}, line {number}"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{path}: {error}") from error
-    if not times_s:
-        raise BenchError(f"there is no time in {path}")
-    return times_s
-
-
-def _time_s(word: str, where: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        try:
-            return datetime.fromisoformat(word).timestamp()
-        except ValueError:
-            raise BenchError(f"{where}: {word!r} is neither seconds nor a time of ISO 8601") from None
 
 
 def _seconds(milliseconds: float | None) -> float | None:

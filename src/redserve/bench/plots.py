@@ -124,8 +124,8 @@ def throughput_and_latency(result: Result, sweep: Sweep) -> str:
         if sweep.knee_per_s is not None:
             axes.axvline(sweep.knee_per_s, color=_GREEN, linestyle="--", label=f"knee: {sweep.knee_per_s:,.0f}/s")
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.xaxis.set_minor_formatter(FuncFormatter(_two_five))
         _log_ms(axes)
         axes.legend()
 

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from redserve.bench.mistakes import BenchError
-from redserve.bench.plots import plots_of
+from redserve.bench.plots import plots_of, run_of_interest
 from redserve.bench.result import Result
 from redserve.bench.summary import heading, summarise
 
@@ -32,6 +32,7 @@ def render(result: Result) -> str:
         f"<h1>{escape(title)}</h1><p>{escape(where.strip())}</p>",
         *(f'<p class="alarm">{escape(alarm)}</p>' for alarm in alarms),
         f"<pre>{escape(summarise(result).strip(chr(10)))}</pre>",
+        f"<p>{escape(_which(result))}</p>",
         *(f"<figure>{svg}</figure>" for svg in plots_of(result)),
         "<h2>Where and how</h2><table>",
         f"<tr><td>command</td><td><code>{escape(result.command)}</code></td></tr>",
@@ -39,6 +40,13 @@ def render(result: Result) -> str:
         "</table></body></html>\n",
     ]
     return "\n".join(parts)
+
+
+def _which(result: Result) -> str:
+    if result.sweep is not None:
+        rate = run_of_interest(result).rate_per_s or 0.0
+        return f"First all rates; then, in detail, the run at {rate:,.0f}/s."
+    return f"In detail: the last of {len(result.runs)} runs." if len(result.runs) > 1 else ""
 
 
 def write_report(result: Result, path: Path) -> None:
