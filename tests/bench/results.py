@@ -68,6 +68,7 @@ def run_of(
         client=client_side(tally or tally_of(), load, rows=1, slo_s=slo_s),
         server=side if server else None,
         server_note="" if server else "/metrics has no metrics of redserve (404): no truth check",
+        kept_rate=True,
         notes=notes,
         stopped_because="",
     )

@@ -1,6 +1,7 @@
 from results import result_of, run_of, swept, tally_of
 
-from redserve.bench.summary import ms, summarise
+from redserve.bench.run_table import ms
+from redserve.bench.summary import summarise
 
 
 def test_the_loop_is_named_and_what_its_latencies_mean():
@@ -35,11 +36,15 @@ def test_why_there_is_no_truth_check_is_said():
     assert "no metrics of redserve (404): no truth check" in summarise(result_of(run_of(server=False)))
 
 
-def test_several_runs_are_all_shown():
-    text = summarise(result_of(run_of(), run_of(at=30)))
+def test_several_runs_are_a_line_each_with_their_failures_together():
+    text = summarise(result_of(run_of(tally_of(failed=90)), run_of(tally_of(failed=9), at=30), loop="closed"))
 
-    assert "run 1 of 2" in text
-    assert "run 2 of 2" in text
+    assert [line.split()[0] for line in text.splitlines() if line.rstrip().endswith("5.5")] == ["1", "2"]
+    assert "99 x 503 queue_full" in text
+
+
+def test_a_mismatch_of_one_run_of_several_cannot_be_overlooked():
+    assert "MISMATCH   run 2: 3 x 200 more" in summarise(result_of(run_of(), run_of(at=9, mismatch="3 x 200 more")))
 
 
 def test_a_sweep_shows_its_rates_in_order_and_the_knee():

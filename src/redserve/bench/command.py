@@ -19,7 +19,6 @@ from redserve.bench.result import SCHEMA, Result, Run, Setup, Step, Sweep
 from redserve.bench.summary import summarise
 from redserve.bench.sweep import SweepPlan
 from redserve.bench.truth import Witness
-from redserve.bench.verdict import kept_rate
 
 FIRST_RATE_PER_S = 100.0
 SHARE = 0.99
@@ -29,19 +28,16 @@ _INTERRUPTED = 130
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     try:
+        try:
+            of.check(options)
+        except ValueError as error:
+            print(f"redserve bench: {error}", file=sys.stderr)
+            return 2
         if options.compare:
             a, b = (Result.read(path) for path in options.compare)
             print(describe(compare(a, b), a, b), end="")
             return 0
-        if options.url is None:
-            raise ValueError("name a URL (or --compare A.json B.json)")
-        if options.sweep and (options.against or options.slo_ms is None):
-            raise ValueError("--sweep needs --slo-ms, and one URL")
-        of.check(options)
         results = _measure_all(options)
-    except ValueError as error:
-        print(f"redserve bench: {error}", file=sys.stderr)
-        return 2
     except BenchError as error:
         print(f"redserve bench: {error}", file=sys.stderr)
         return 1
@@ -76,7 +72,7 @@ def _in_turns(
     made: list[list[Run]] = [[] for _ in prepared]
     for number in range(options.rounds * len(prepared)):
         turn = number % len(prepared)
-        made[turn].append(_one_run(options, prepared[turn], arrivals, reporter)[0])
+        made[turn].append(_one_run(options, prepared[turn], arrivals, reporter))
         if made[turn][-1].stopped_because:
             break
     return made
@@ -88,33 +84,29 @@ def _sweep(options: argparse.Namespace, prepared: Prepared, reporter: Reporter) 
     runs: list[Run] = []
     steps: list[Step] = []
     while (rate_per_s := plan.next_rate_per_s()) is not None:
-        run, kept = _one_run(options, prepared, of.arrivals_at(rate_per_s, options), reporter)
+        run = _one_run(options, prepared, of.arrivals_at(rate_per_s, options), reporter)
         is_within_slo = (run.client.within_slo_ratio or 0.0) >= SHARE
         runs.append(run)
         steps.append(Step(rate_per_s=rate_per_s, run=len(runs) - 1, is_within_slo=is_within_slo))
         if run.stopped_because == "interrupted":
             plan.give_up("it was interrupted")
         else:
-            plan.tell(is_within_slo=is_within_slo, kept_rate=kept)
+            plan.tell(is_within_slo=is_within_slo, kept_rate=run.kept_rate)
     return runs, Sweep(
         slo_s=slo_s, share=SHARE, steps=steps, knee_per_s=plan.knee_per_s, ended_because=plan.ended_because
     )
 
 
-def _one_run(
-    options: argparse.Namespace, prepared: Prepared, arrivals: Arrivals | None, reporter: Reporter
-) -> tuple[Run, bool]:
-    slo_s = of.slo_s_of(options)
-    run, tally = measure(
+def _one_run(options: argparse.Namespace, prepared: Prepared, arrivals: Arrivals | None, reporter: Reporter) -> Run:
+    return measure(
         _load(options, prepared, arrivals),
         processes=options.processes,
         warm_up_s=options.warm_up_s,
         rows=prepared.rows,
-        slo_s=slo_s,
+        slo_s=of.slo_s_of(options),
         witness=Witness(prepared.server, options.metrics_path, must_count=prepared.target is not None),
         reporter=reporter,
     )
-    return run, kept_rate(tally, limit_s=slo_s)
 
 
 def _load(options: argparse.Namespace, prepared: Prepared, arrivals: Arrivals | None) -> Load:

@@ -8,7 +8,7 @@ from redserve.bench.progress import Reporter
 from redserve.bench.result import Client, Failure, Moment, Run, Times
 from redserve.bench.tally import Tally
 from redserve.bench.truth import Witness
-from redserve.bench.verdict import notes_on, within_slo_ratio
+from redserve.bench.verdict import kept_rate, notes_on, within_slo_ratio
 
 
 def measure(
@@ -20,7 +20,7 @@ def measure(
     slo_s: float | None,
     witness: Witness,
     reporter: Reporter,
-) -> tuple[Run, Tally]:
+) -> Run:
     """Make one run.
 
     Args:
@@ -48,16 +48,16 @@ def measure(
             reporter.begin(f"{load.loop} loop", load.duration_s)
             tally = senders.run(load.duration_s, reporter.show)
     server = witness.look_after(tally)
-    run = Run(
+    return Run(
         started_at=started_at.isoformat(timespec="milliseconds"),
         rate_per_s=None if load.arrivals is None else load.arrivals.rate_per_s,
         client=client_side(tally, load, rows=rows, slo_s=slo_s),
         server=server,
         server_note=witness.note,
+        kept_rate=kept_rate(tally, limit_s=slo_s),
         notes=notes_on(tally, load),
         stopped_because=tally.stopped_because,
     )
-    return run, tally
 
 
 def client_side(tally: Tally, load: Load, *, rows: int, slo_s: float | None) -> Client:

@@ -96,14 +96,7 @@ def ask_of(options: argparse.Namespace, url: str) -> Ask:
 
     Raises:
         BenchError: A file cannot be read.
-        ValueError: A header is none.
     """
-    headers = {}
-    for text in options.header:
-        name, colon, value = text.partition(":")
-        if not colon or not name.strip():
-            raise ValueError(f"write -H 'NAME: VALUE', not {text!r}")
-        headers[name.strip()] = value.strip()
     body = options.body
     if body is not None and body.startswith("@"):
         try:
@@ -116,7 +109,7 @@ def ask_of(options: argparse.Namespace, url: str) -> Ask:
         form=options.format,
         data=options.data,
         rows=options.rows,
-        headers=headers,
+        headers=_headers(options),
         method=options.method,
         body=body,
         deadline_s=deadline_s_of(options),
@@ -175,11 +168,18 @@ def arrivals_at(rate_per_s: float, options: argparse.Namespace) -> Arrivals:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse wrong numbers before anything is sent.
+    """Refuse what is wrong before anything is sent.
 
     Raises:
-        ValueError: One is wrong.
+        BenchError: A file cannot be read.
+        ValueError: An option is wrong.
     """
+    if options.compare:
+        return
+    if options.url is None:
+        raise ValueError("name a URL (or --compare A.json B.json)")
+    if options.sweep and (options.against or options.slo_ms is None):
+        raise ValueError("--sweep needs --slo-ms, and one URL")
     if options.processes < 1 or options.rounds < 1:
         raise ValueError("--processes and --rounds must be >= 1")
     if options.connections < options.processes:
@@ -188,8 +188,9 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"--warm-up-s must be >= 0, got {options.warm_up_s}")
     for milliseconds in (options.slo_ms, options.deadline_ms):
         _seconds(milliseconds)
-    if options.sweep:
-        arrivals_at(options.rate or 1.0, options)
+    _headers(options)
+    arrivals_of(options)
+    arrivals_at(options.rate or 1.0, options)
     load_of(options, None, host="", port=0, requests=[b"none yet"])
 
 
@@ -229,6 +230,16 @@ def duration_s_of(options: argparse.Namespace) -> float:
         times_s = read_times(options.replay)
         return (max(times_s) - min(times_s)) / float(options.speed) + 0.001
     return 10.0
+
+
+def _headers(options: argparse.Namespace) -> dict[str, str]:
+    headers = {}
+    for text in options.header:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise ValueError(f"write -H 'NAME: VALUE', not {text!r}")
+        headers[name.strip()] = value.strip()
+    return headers
 
 
 def _seconds(milliseconds: float | None) -> float | None:

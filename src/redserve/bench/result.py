@@ -170,6 +170,7 @@ class Run:
         client: What the sender saw.
         server: What the server says; `None` where it says nothing.
         server_note: Why it says nothing.
+        kept_rate: An open loop sent what it was asked to, when it was asked to; true of each closed one.
         notes: What must be known before the numbers are believed.
         stopped_because: Why it ended early, else empty.
     """
@@ -179,6 +180,7 @@ class Run:
     client: Client
     server: ServerSide | None
     server_note: str
+    kept_rate: bool
     notes: Sequence[str]
     stopped_because: str
 
