@@ -91,8 +91,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench",
         help="load a server and measure it",
-        description="Load a server, ours or any other, and measure it: open or closed loop, one run, a sweep or a "
-        "comparison; checked against what the server itself counts.",
+        description="Load a server, ours or any other, and measure it: in open or closed loop; once, in a sweep or\n"
+        "in turns with another; checked against what the server itself counts.",
     )
     if command == "bench":
         from redserve.bench.options import add_options

@@ -78,6 +78,13 @@ def test_a_closed_loop_asks_again_on_each_connection_when_it_is_answered():
     assert [departure.number for departure, *_ in book.answers[:3]] == [0, 1, 2]
 
 
+def test_a_closed_loop_looks_how_late_it_gets_to_things():
+    _, _, sender = send(lambda asked: asked.answer(), duration_s=0.1)
+
+    assert sender.lateness_s
+    assert min(sender.lateness_s) >= 0
+
+
 def test_an_open_loop_sends_on_whatever_becomes_of_what_it_sent():
     held: list[Asked] = []
 

@@ -54,8 +54,9 @@ def test_a_delay_that_is_small_beside_the_latency_or_the_slo_is_no_matter():
     assert kept_rate(tally(latency_ms=9, own_ms=4), limit_s=0.050)
 
 
-def test_a_closed_loop_has_no_plan_to_be_late_for():
-    assert notes_on(tally(own_ms=50, unsent=9), CLOSED) == []
+def test_a_closed_loop_whose_sender_is_the_limit_says_so():
+    assert notes_on(tally(own_ms=0.4), CLOSED) == []
+    assert "0.60 ms late at the median" in notes_on(tally(own_ms=0.6), CLOSED)[0]
 
 
 def test_latencies_beside_failures_say_whose_they_are():

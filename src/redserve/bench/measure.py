@@ -54,7 +54,7 @@ def measure(
         client=client_side(tally, load, rows=rows, slo_s=slo_s),
         server=server,
         server_note=witness.note,
-        kept_rate=kept_rate(tally, limit_s=slo_s),
+        kept_rate=load.arrivals is None or kept_rate(tally, limit_s=slo_s),
         notes=notes_on(tally, load),
         stopped_because=tally.stopped_because,
     )

@@ -83,7 +83,7 @@ class TallyRecorder:
             slots=slots,
             latency=latency,
             failed_latency=Histogram.of(self._failed_us),
-            own_delay=Histogram.of(self._own_delay_us),
+            own_delay=Histogram.of(Counter(map(round_us, sender.lateness_s)) or self._own_delay_us),
             connection_wait=Histogram.of(self._wait_us),
             statuses=Counter(self._statuses),
             failures=self._failures,

@@ -85,7 +85,8 @@ class Client:
         within_slo_ratio: The part of all planned requests that were answered with 2xx within the SLO.
         latency: Of the 2xx answers, from the planned time to the last byte.
         failed_latency: Of other answers.
-        own_delay: From the planned time until the sender got to it: part of the latency, not the server's doing.
+        own_delay: From the planned time until the sender got to it: part of the latency, not the server's doing. In a
+            closed loop, how late the sender gets to an answer, sampled.
         connection_wait: From there until a connection was free: part of the latency.
         statuses: Answers by status.
         failures: By reason, the most frequent first.

@@ -1,7 +1,7 @@
 """Sends a load over kept-alive connections and tells a recorder what became of each request.
 
     open loop    arrivals ─ Pacer ─> due ─> waiting ─> an idle connection, else a new one ─> answered | failed
-    closed loop  a free connection is the arrival
+    closed loop  a free connection is the arrival; how late the sender gets to an answer is sampled
 
 In an open loop each request leaves when the plan says so, whatever became of those before it; its latency counts from
 that planned time, so neither a slow server nor a slow sender can hide a wait (no coordinated omission). In a closed
@@ -23,6 +23,9 @@ from redserve.bench.pacer import Pacer
 
 TICK_S = 0.1
 """How often timeouts are looked for, and `on_tick` is called."""
+
+PROBE_S = 0.01
+"""How often a closed loop, which has no plan to be late for, looks how late it gets to things."""
 
 _AT_ONCE = 64  # requests that leave before the loop looks after answers again
 _RECONNECT_S = 0.1
@@ -50,6 +53,7 @@ class Sender:
 
     Attributes:
         sent_for_s: How long it sent; less than asked for if it was stopped.
+        lateness_s: In a closed loop, how late it was each time that it looked.
         unsent: Requests that were due when the run ended and had not left: the sender could not keep the rate.
         stopped_because: Why the run ended early, else empty.
     """
@@ -66,9 +70,10 @@ class Sender:
         self._opening: set[asyncio.Task[None]] = set()
         self._pacer: Pacer | None = None
         self._alarm: Alarm | None = None
-        self._began_s = self._end_s = math.inf
+        self._began_s = self._end_s = self._probe_at_s = math.inf
         self._is_running = False
         self.sent_for_s = 0.0
+        self.lateness_s: list[float] = []
         self.unsent = 0
         self.stopped_because = ""
 
@@ -103,13 +108,15 @@ class Sender:
             on_tick: Called every tenth of a second; raises nothing.
         """
         self._record = recorder or self._record
-        self._numbers, self.unsent, self.stopped_because = itertools.count(), 0, ""
+        self._numbers, self.lateness_s, self.unsent, self.stopped_because = itertools.count(), [], 0, ""
         self._end_s = self.sent_for_s = self._load.duration_s if duration_s is None else duration_s
         self._began_s = monotonic() if start_at_s is None else start_at_s
         if (early_s := -self.now_s()) > 0:
             await asyncio.sleep(early_s)
         self._is_running = True
         if self._load.arrivals is None:
+            self._alarm = Alarm(self._probe)
+            self._probe_next()
             while self._idle:
                 self._free(self._idle.pop())
         else:
@@ -193,6 +200,15 @@ class Sender:
         next_s = pacer.next_s()
         if next_s < math.inf:
             alarm.set(self._began_s + next_s)
+
+    def _probe(self) -> None:
+        self.lateness_s.append(self.now_s() - self._probe_at_s)
+        self._probe_next()
+
+    def _probe_next(self) -> None:
+        self._probe_at_s = self.now_s() + PROBE_S
+        if self._alarm is not None:
+            self._alarm.set(self._began_s + self._probe_at_s)
 
     def _idle_connection(self) -> Connection | None:
         while self._idle:

@@ -47,8 +47,8 @@ def _run(run: Run, setup: Setup) -> Iterator[str]:
     yield f"  rate       {client.ok_per_s:,.0f}/s ok{asked}{rows}"
     yield f"             {'p50':>10}{'p90':>11}{'p95':>11}{'p99':>11}{'p99.9':>11}{'max':>11}"
     yield f"  latency  {_columns(client.latency)}"
-    if client.loop == "open":
-        yield f"  own delay{_columns(client.own_delay)}   (part of it, not the server's doing)"
+    what = "part of it, not the server's doing" if client.loop == "open" else "of the sender to an answer, sampled"
+    yield f"  own delay{_columns(client.own_delay)}   ({what})"
     if client.failed_latency.count:
         yield f"  failures {_columns(client.failed_latency)}"
     if client.within_slo_ratio is not None and setup.slo_s is not None:

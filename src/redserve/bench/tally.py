@@ -31,7 +31,8 @@ class Tally:
         slots: One after the other, from the start.
         latency: Of answers with status 2xx, from the planned time to the last byte.
         failed_latency: Of all other answers, so that quick refusals do not make a server look fast.
-        own_delay: From the planned time until the sender got to the request: no server's doing.
+        own_delay: From the planned time until the sender got to the request: no server's doing. In a closed loop, how
+            late it gets to an answer, sampled.
         connection_wait: From there until a connection was free.
         statuses: Answers by status.
         failures: Requests without a 2xx answer, by reason.

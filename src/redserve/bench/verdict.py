@@ -30,13 +30,22 @@ def notes_on(tally: Tally, load: Load) -> list[str]:
     notes = []
     if tally.stopped_because:
         notes.append(f"stopped after {tally.sent_for_s:.1f} s: {tally.stopped_because}")
-    if load.arrivals is not None:
-        notes += _on_the_plan(tally, load)
+    notes += _on_the_answers(tally) if load.arrivals is None else _on_the_plan(tally, load)
     if tally.failed and tally.ok:
         notes.append(
             f"latencies are those of the {tally.ok:,} answers with status 2xx; {tally.failed:,} requests failed"
         )
     return notes
+
+
+def _on_the_answers(tally: Tally) -> list[str]:
+    delay_s, latency_s = tally.own_delay.percentile_s(50), tally.latency.percentile_s(50)
+    if delay_s <= _MOST_DELAY_RATIO * latency_s:
+        return []
+    text = (
+        f"the sender itself was busy: it got to answers {1000 * delay_s:.2f} ms late at the median, which the latencies"
+    )
+    return [f"{text} count (p50 {1000 * latency_s:.2f} ms); the rate may be its own limit: try more --processes"]
 
 
 def _on_the_plan(tally: Tally, load: Load) -> list[str]:
