@@ -35,7 +35,8 @@ def heading(setup: Setup) -> str:
 def loop_of(setup: Setup) -> str:
     """The loop, and what its latencies mean."""
     if setup.loop == "closed":
-        return f"closed loop, {setup.connections} connections (each asks again when it is answered)"
+        connections = f"{setup.connections:,} connection{'s' * (setup.connections != 1)}"
+        return f"closed loop, {connections} (each asks again when it is answered)"
     return f"open loop, {setup.arrivals} (latency counts from the planned time)"
 
 

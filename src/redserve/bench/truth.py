@@ -68,8 +68,11 @@ class Witness:
                 self.note = f"{self._path} is closed to this key ({answer.status}): no truth check"
                 return None
             scrape = read_scrape(answer.body.decode()) if answer.is_ok else None
-        except (BenchError, ValueError) as error:
+        except BenchError as error:
             self.note = f"no truth check: {error}"
+            return None
+        except ValueError:
+            self.note = f"{self._path} is no page of Prometheus metrics: no truth check"
             return None
         if scrape is None:
             self.note = f"{self._path} has no metrics of redserve ({answer.status}): no truth check"
