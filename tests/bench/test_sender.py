@@ -203,6 +203,16 @@ def test_a_request_without_an_answer_fails_after_its_timeout_and_the_run_ends():
     assert [reason for _, reason, _ in book.failures] == ["timeout"]
 
 
+def test_a_run_that_is_stopped_does_not_wait_for_a_server_that_does_not_answer():
+    def answer_once(asked: Asked) -> None:
+        if len(asked._puppet.bodies) == 1:
+            asked.answer()
+
+    book, _, _ = send(answer_once, connections=2, stop_after=1, duration_s=60)
+
+    assert {reason for _, reason, _ in book.failures} == {"abandoned"}
+
+
 def test_a_server_that_goes_away_is_a_refusal_for_each_request_after_that():
     def die(asked: Asked) -> None:
         asked.answer()

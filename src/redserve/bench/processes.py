@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from redserve.bench.arrivals import Share
+from redserve.bench.interrupt import interrupts
 from redserve.bench.load import Load
 from redserve.bench.mistakes import BenchError
 from redserve.bench.orders import Go, Progress, Ready, Refused, Stop
@@ -20,6 +21,7 @@ _LEAD_S = 0.05  # from the order to its time, so that all processes have it by t
 _CONNECT_LIMIT_S = 60.0
 _LOOK_S = 0.25
 _END_LIMIT_S = 5.0
+_LOST = "a sending process ended unexpectedly; its error is above"
 
 OnProgress = Callable[[float, Progress], None]
 """Called with the seconds since the run began and what is new."""
@@ -98,24 +100,24 @@ class Processes:
             BenchError: A process was lost.
         """
         began_s = time.monotonic() + _LEAD_S
-        self._order(Go(began_s, duration_s))
-        whole, left = Tally(), set(self._pipes)
         limit_s = began_s + duration_s + self._timeout_s + _END_LIMIT_S
-        while left:
-            try:
+        whole, left, is_stopped = Tally(), set(self._pipes), False
+        self._order(Go(began_s, duration_s))
+        with interrupts() as is_interrupted:
+            while left:
                 for pipe in cast("list[Connection]", wait(list(left), _LOOK_S)):
                     said = self._receive(pipe, 0)
                     if isinstance(said, Progress):
                         on_progress(time.monotonic() - began_s, said)
-                        continue
-                    left.discard(pipe)
-                    whole.add(said)
-                    if said.stopped_because:
-                        self._order(Stop(said.stopped_because))
+                    else:
+                        left.discard(pipe)
+                        whole.add(said)
+                because = "interrupted" if is_interrupted() else whole.stopped_because
+                if because and not is_stopped:
+                    is_stopped = True
+                    self._order(Stop(because))
                 if time.monotonic() > limit_s:
                     raise BenchError("a sending process does not come to an end")
-            except KeyboardInterrupt:
-                self._order(Stop("interrupted"))
         return whole
 
     def _start(self, share: Load) -> None:
@@ -128,12 +130,15 @@ class Processes:
 
     def _order(self, order: Go | Stop) -> None:
         for pipe in self._pipes:
-            pipe.send(order)
+            try:
+                pipe.send(order)
+            except OSError as error:
+                raise BenchError(_LOST) from error
 
     def _receive(self, pipe: Connection, limit_s: float) -> Any:
         try:
             if pipe.poll(limit_s):
                 return pipe.recv()
         except (EOFError, OSError) as error:
-            raise BenchError("a sending process ended unexpectedly; its error is above") from error
+            raise BenchError(_LOST) from error
         return None

@@ -30,6 +30,7 @@ PROBE_S = 0.01
 _AT_ONCE = 64  # requests that leave before the loop looks after answers again
 _RECONNECT_S = 0.1
 _OVERTIME_S = 0.25  # for an open loop to send what was due before its end
+_STOP_PATIENCE_S = 1.0
 _LAST_S = 0.01  # how often it is looked whether the last answer has come
 
 
@@ -43,7 +44,7 @@ class Recorder(Protocol):
     def unanswered(self, departure: Departure, *, ended_s: float, reason: str, detail: str) -> None:
         """None came; `departure.sent_s` is `inf` if the request never left.
 
-        Reasons: `connection_refused`, `connection_lost`, `timeout`, `not_http`.
+        Reasons: `connection_refused`, `connection_lost`, `timeout`, `not_http`, `abandoned`.
         """
         ...
 
@@ -70,7 +71,7 @@ class Sender:
         self._opening: set[asyncio.Task[None]] = set()
         self._pacer: Pacer | None = None
         self._alarm: Alarm | None = None
-        self._began_s = self._end_s = self._probe_at_s = math.inf
+        self._began_s = self._end_s = self._probe_at_s = self._abandon_at_s = math.inf
         self._is_running = False
         self.sent_for_s = 0.0
         self.lateness_s: list[float] = []
@@ -109,6 +110,7 @@ class Sender:
         """
         self._record = recorder or self._record
         self._numbers, self.lateness_s, self.unsent, self.stopped_because = itertools.count(), [], 0, ""
+        self._abandon_at_s = math.inf
         self._end_s = self.sent_for_s = self._load.duration_s if duration_s is None else duration_s
         self._began_s = monotonic() if start_at_s is None else start_at_s
         if (early_s := -self.now_s()) > 0:
@@ -132,8 +134,9 @@ class Sender:
                 self._alarm = None
 
     def stop(self, because: str) -> None:
-        """Send nothing more; what is under way is still waited for."""
+        """Send nothing more; what is under way is waited for a moment longer."""
         self.stopped_because = self.stopped_because or because
+        self._abandon_at_s = self.now_s() + _STOP_PATIENCE_S
         self.sent_for_s = min(self.sent_for_s, self.now_s())
         self._end_s = -math.inf
 
@@ -265,7 +268,9 @@ class Sender:
         while True:
             now_s = self.now_s()
             on_tick(now_s)
-            self._expire(now_s - self._load.timeout_s)
+            if now_s >= self._abandon_at_s:
+                self._expire(math.inf, "abandoned", "the run was stopped")
+            self._expire(now_s - self._load.timeout_s, "timeout", "no answer in time")
             is_over = now_s >= self._end_s
             if is_over and self._is_all_sent(now_s) and not any(each.departure for each in self._connections):
                 return
@@ -276,13 +281,13 @@ class Sender:
             self.unsent += self._pacer.drop(now_s=now_s)
         return not self._waiting and (self._pacer is None or self._pacer.next_s() == math.inf)
 
-    def _expire(self, planned_before_s: float) -> None:
+    def _expire(self, planned_before_s: float, reason: str, detail: str) -> None:
         for connection in [each for each in self._connections if each.departure is not None]:
             if connection.departure is not None and connection.departure.planned_s < planned_before_s:
                 departure = connection.abandon()
                 if departure is not None:
-                    self.failed(connection, departure, "timeout", "no answer in time")
+                    self.failed(connection, departure, reason, detail)
         while self._waiting and self._waiting[0].planned_s < planned_before_s:
             departure = self._waiting.popleft()
             departure.sent_s = math.inf
-            self._record.unanswered(departure, ended_s=self.now_s(), reason="timeout", detail="no connection in time")
+            self._record.unanswered(departure, ended_s=self.now_s(), reason=reason, detail=detail)
