@@ -84,7 +84,13 @@ def _sweep(options: argparse.Namespace, prepared: Prepared, reporter: Reporter) 
     runs: list[Run] = []
     steps: list[Step] = []
     while (rate_per_s := plan.next_rate_per_s()) is not None:
-        run = _one_run(options, prepared, of.arrivals_at(rate_per_s, options), reporter)
+        try:
+            run = _one_run(options, prepared, of.arrivals_at(rate_per_s, options), reporter)
+        except BenchError as error:
+            if not runs:
+                raise
+            plan.give_up(str(error))
+            break
         is_within_slo = (run.client.within_slo_ratio or 0.0) >= SHARE
         runs.append(run)
         steps.append(Step(rate_per_s=rate_per_s, run=len(runs) - 1, is_within_slo=is_within_slo))
