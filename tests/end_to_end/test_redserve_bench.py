@@ -21,7 +21,7 @@ from live_app import LiveApp
 from served import REDSERVE, Served
 
 from engine.onnx_models import identity, only_64_columns, text, token_sum, two_outputs_renamed
-from redserve.bench.result import Result
+from redserve.bench import Load, Result, run_load
 
 WAIT_S = 60.0
 BENCH = [*REDSERVE, "bench"]
@@ -310,6 +310,17 @@ def test_https_is_measured_and_a_certificate_that_nobody_signed_is_refused(tmp_p
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
     await send({"type": "http.response.body", "body": b"hello"})
+
+
+def test_a_load_is_also_sent_from_python(served):
+    port = int(served.url.rpartition(":")[2])
+    request = b"GET /livez HTTP/1.1\r\nHost: redserve\r\n\r\n"
+    load = Load(host="127.0.0.1", port=port, requests=[request], connections=4, duration_s=0.3)
+    tally = run_load(load, warm_up_s=0.1)
+
+    assert tally.ok > 0
+    assert tally.statuses == {200: tally.ok}
+    assert tally.planned == tally.ok == sum(len(slot.latency) for slot in tally.slots)
 
 
 PROGRAM = """
