@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +15,15 @@ FROZEN = Path(__file__).parent / "result_schema.json"
 
 def test_the_schema_is_the_frozen_one():
     """Who changes it on purpose writes a new `SCHEMA`, and the new schema into the file."""
-    schema = msgspec.json.schema(Result)
-
-    assert schema == json.loads(FROZEN.read_text())
+    assert without_descriptions(msgspec.json.schema(Result)) == json.loads(FROZEN.read_text())
     assert json.dumps(SCHEMA) in FROZEN.read_text()
+
+
+def without_descriptions(schema: Any) -> Any:
+    """Docstrings may change, and Python indents them as it likes."""
+    if isinstance(schema, dict):
+        return {key: without_descriptions(value) for key, value in schema.items() if key != "description"}
+    return [without_descriptions(value) for value in schema] if isinstance(schema, list) else schema
 
 
 @pytest.mark.parametrize("result", [result_of(run_of()), swept()], ids=["a run", "a sweep"])

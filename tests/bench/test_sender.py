@@ -75,7 +75,7 @@ def test_a_closed_loop_asks_again_on_each_connection_when_it_is_answered():
 
     assert puppet.connections == 3
     assert {status for _, _, status, _ in book.answers} == {200}
-    assert [departure.number for departure, *_ in book.answers[:3]] == [0, 1, 2]
+    assert {departure.number for departure, *_ in book.answers[:3]} == {0, 1, 2}
 
 
 def test_a_closed_loop_looks_how_late_it_gets_to_things():
@@ -256,7 +256,7 @@ def test_a_sender_runs_again_on_the_connections_it_has():
     warm, real, connections = uvloop.run(drive())
     assert connections == 2
     assert warm.answers
-    assert real.answers[0][0].number == 0
+    assert min(departure.number for departure, *_ in real.answers) == 0
 
 
 @pytest.mark.parametrize(
