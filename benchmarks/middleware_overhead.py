@@ -1,7 +1,6 @@
 """What one more middleware costs a request: redserve beside four others, on three kinds of application.
 
-    pip install "redserve[server]" prometheus-fastapi-instrumentator starlette-exporter \\
-        opentelemetry-sdk opentelemetry-instrumentation-fastapi
+    pip install "redserve[peers]"
     python benchmarks/middleware_overhead.py [--quick]         prints a table, writes benchmarks/results/
 
 One thread, no server and no socket: the application is awaited with a fresh scope, and the CPU time of the thread is

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import redserve
+import redserve.bench
 
 SOURCE = Path(redserve.__file__).parent
 FLOORS = {
@@ -22,6 +23,7 @@ FLOORS = {
     "route_table": 2,
     "protocol": 2,
     "models": 3,
+    "bench": 3,
     "server": 4,
     "offline": 4,
     "cli": 5,
@@ -39,6 +41,7 @@ THIRD_PARTY = {
     "route_table": set(),
     "protocol": {"numpy", "msgspec", "orjson"},
     "models": {"numpy"},
+    "bench": {"hdrh", "httptools", "matplotlib", "msgspec", "numpy", "orjson", "prometheus_client", "rich", "uvloop"},
     "offline": {"numpy", "orjson", "rich"},
     "server": {
         "fastapi",
@@ -141,6 +144,6 @@ def test_it_works_with_prometheus_client_alone(use):
 
 
 def test_what_is_public_is_listed_sorted_and_there():
-    for module in (redserve, redserve.batching, redserve.metrics):
+    for module in (redserve, redserve.batching, redserve.bench, redserve.metrics):
         assert list(module.__all__) == sorted(module.__all__, key=str), module.__name__
         assert all(hasattr(module, name) for name in module.__all__)

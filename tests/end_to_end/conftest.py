@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from browser import Browser, find_browser
 from busy_app import busy_app, keep_busy
 from live_app import LiveApp
 from prometheus_client import CollectorRegistry
@@ -17,6 +18,17 @@ def tools() -> Tools:
     """`prometheus` and `promtool`; a test that asks for them is skipped, or fails where they are required, without."""
     try:
         return find_tools()
+    except ToolsMissing as missing:
+        if are_required():
+            pytest.fail(f"REDSERVE_REQUIRE_TOOLS is set: {missing}", pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Browser:
+    """A real Chromium, or a skip or failure as of `tools`."""
+    try:
+        return find_browser()
     except ToolsMissing as missing:
         if are_required():
             pytest.fail(f"REDSERVE_REQUIRE_TOOLS is set: {missing}", pytrace=False)

@@ -21,6 +21,7 @@ from redserve import (
     set_model,
     trace_exemplar,
 )
+from redserve.bench import Load, Poisson, Tally, run_load
 from redserve.engine import Array, Batchability, Engine, Tensors, TensorSpec
 from redserve.server import Settings, create_app
 
@@ -96,3 +97,7 @@ class Doubling:
 
 engine: Engine = Doubling()
 server: FastAPI = create_app(Settings.load({"port": 9000}), engines={"doubling": Doubling}, registry=registry)
+
+load = Load(host="127.0.0.1", port=8000, requests=[b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], arrivals=Poisson(500.0))
+tally: Tally = run_load(load, warm_up_s=1.0)
+p99_s: float = tally.latency.percentile_s(99)
