@@ -22,6 +22,7 @@ FLOORS = {
     "route_table": 2,
     "protocol": 2,
     "models": 3,
+    "bench": 3,
     "server": 4,
     "offline": 4,
     "cli": 5,
@@ -39,6 +40,7 @@ THIRD_PARTY = {
     "route_table": set(),
     "protocol": {"numpy", "msgspec", "orjson"},
     "models": {"numpy"},
+    "bench": {"hdrh", "httptools", "matplotlib", "msgspec", "numpy", "orjson", "prometheus_client", "rich", "uvloop"},
     "offline": {"numpy", "orjson", "rich"},
     "server": {
         "fastapi",

@@ -1,4 +1,4 @@
-"""The `redserve` command: `serve` models, `inspect` one, `check` a folder of them, `predict` rows without a server."""
+"""The `redserve` command: `serve` models, `inspect` one, `check` a folder, `predict` rows, `bench` any server."""
 
 import argparse
 import importlib.metadata
@@ -11,18 +11,20 @@ from typing import Any, Literal, get_args, get_origin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    command = words[0] if words else ""
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser(command).parse_args(words)
         status: int = arguments.run(arguments)
     except ModuleNotFoundError as error:
-        print(
-            f"redserve: {error.name} is missing: pip install 'redserve[server,cpu]' (or [server,gpu])", file=sys.stderr
-        )
+        extras = "[bench]'" if command == "bench" else "[server,cpu]' (or [server,gpu])"
+        print(f"redserve: {error.name} is missing: pip install 'redserve{extras}", file=sys.stderr)
         return 2
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
+    """Only the options of `command` are read from its room: the rooms of others may lack their packages."""
     parser = argparse.ArgumentParser(
         prog="redserve", description="Serve ONNX models with dynamic batching and RED metrics."
     )
@@ -37,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         "--config names (port = 9000); a flag wins over a variable, a variable over the file.",
         argument_default=argparse.SUPPRESS,
     )
-    _add_settings(serve)
+    if command == "serve":
+        _add_settings(serve)
     serve.set_defaults(run=_serve)
     inspect = commands.add_parser(
         "inspect",
@@ -66,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Settings of the model may also be REDSERVE_* variables or lines of the --config file, as for serve.",
         argument_default=argparse.SUPPRESS,
     )
-    _add_settings(predict, only=_PREDICT_SETTINGS)
+    if command == "predict":
+        _add_settings(predict, only=_PREDICT_SETTINGS)
     predict.add_argument("--in", dest="source", required=True, metavar="ROWS", help="rows.jsonl, x.npy, or - for stdin")
     predict.add_argument(
         "--out", dest="target", required=True, metavar="ANSWERS", help="answers.jsonl, y.npy, or - for stdout"
@@ -84,6 +88,17 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint-s", type=float, default=5.0, metavar="S", help="seconds of work a crash may cost (default: 5)"
     )
     predict.set_defaults(run=_predict)
+    bench = commands.add_parser(
+        "bench",
+        help="load a server and measure it",
+        description="Load a server, ours or any other, and measure it: open or closed loop, one run, a sweep or a "
+        "comparison; checked against what the server itself counts.",
+    )
+    if command == "bench":
+        from redserve.bench.options import add_options
+
+        add_options(bench)
+    bench.set_defaults(run=_bench)
     return parser
 
 
@@ -244,6 +259,12 @@ def _predict(arguments: argparse.Namespace) -> int:
         status = 0
     sys.stderr.flush()
     os._exit(status)  # as above
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from redserve.bench.command import run
+
+    return run(arguments)
 
 
 def _complain(text: str, error: BaseException) -> None:
