@@ -109,7 +109,7 @@ def _one_run(
         warm_up_s=options.warm_up_s,
         rows=prepared.rows,
         slo_s=slo_s,
-        witness=Witness(prepared.server, options.metrics_path),
+        witness=Witness(prepared.server, options.metrics_path, must_count=prepared.target is not None),
         reporter=reporter,
     )
     return run, kept_rate(tally, limit_s=slo_s)

@@ -23,6 +23,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "figure.facecolor": "white",
 }
@@ -53,7 +54,7 @@ def percentiles(run: Run) -> str:
         ticks = [percent for percent in _SHOWN_PERCENTS if percent <= max(shown, default=0.0)]
         axes.set_xscale("log")
         axes.set_xticks([_nines(percent) for percent in ticks], [f"p{percent:g}" for percent in ticks])
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
         _log_ms(axes)
         axes.legend()
 

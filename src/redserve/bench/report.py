@@ -31,7 +31,7 @@ def render(result: Result) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1><p>{escape(where.strip())}</p>",
         *(f'<p class="alarm">{escape(alarm)}</p>' for alarm in alarms),
-        f"<pre>{escape(summarise(result).strip())}</pre>",
+        f"<pre>{escape(summarise(result).strip(chr(10)))}</pre>",
         *(f"<figure>{svg}</figure>" for svg in plots_of(result)),
         "<h2>Where and how</h2><table>",
         f"<tr><td>command</td><td><code>{escape(result.command)}</code></td></tr>",

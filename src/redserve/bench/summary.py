@@ -1,8 +1,11 @@
 """A result as text, for a terminal."""
 
+import textwrap
 from collections.abc import Iterator
 
 from redserve.bench.result import Client, Result, Run, ServerTimes, Setup, Times
+
+_WIDTH = 100
 
 
 def summarise(result: Result) -> str:
@@ -50,7 +53,7 @@ def ms(seconds: float) -> str:
 def _run(run: Run, setup: Setup) -> Iterator[str]:
     client = run.client
     rows = f"   {client.rows_per_s:,.0f} rows/s" if setup.rows > 1 else ""
-    asked = f" of {run.rate_per_s:,.0f}/s asked for" if run.rate_per_s is not None else ""
+    asked = f" of {client.planned / client.seconds:,.0f}/s planned" if client.loop == "open" and client.seconds else ""
     yield ""
     yield f"  requests   {client.ok:,} ok   {client.failed:,} failed   in {client.seconds:.1f} s"
     yield f"  rate       {client.ok_per_s:,.0f}/s ok{asked}{rows}"
@@ -64,9 +67,15 @@ def _run(run: Run, setup: Setup) -> Iterator[str]:
         yield f"  SLO        {100 * client.within_slo_ratio:.2f} % of all requests answered within {ms(setup.slo_s)}"
     yield from _server(run)
     for failure in client.failures:
-        yield f"  failed     {failure.count:,} x {failure.reason}: {' '.join(failure.example.split())[:300]}"
+        yield from _entry("failed", f"{failure.count:,} x {failure.reason}: {' '.join(failure.example.split())[:300]}")
     for note in run.notes:
-        yield f"  note       {note}"
+        yield from _entry("note", note)
+
+
+def _entry(name: str, text: str) -> Iterator[str]:
+    """Folded, since a sentence may be long."""
+    for number, line in enumerate(textwrap.wrap(text, _WIDTH)):
+        yield f"  {name if not number else '':<11}{line}"
 
 
 def _columns(times: Times) -> str:
@@ -78,28 +87,28 @@ def _server(run: Run) -> Iterator[str]:
     server = run.server
     if server is None:
         if run.server_note:
-            yield f"  server     {run.server_note}"
+            yield from _entry("server", run.server_note)
         return
 
     def of_server(times: ServerTimes) -> str:
         cells = (times.p50_s, None, times.p95_s, times.p99_s)
         return "".join(f"{'' if value is None else ms(value):>11}" for value in cells)
 
-    yield f"  server   {of_server(server.latency)}   (/metrics: arrival to last byte{_finest(run)})"
+    yield f"  server   {of_server(server.latency)}   (/metrics: to its last byte{_finest(run)})"
     yield f"  apart    {_apart(run.client, server.latency)}   (latency above minus the server's)"
     if server.queue_wait.count:
         yield f"  queued   {of_server(server.queue_wait)}"
         yield f"  a run    {of_server(server.compute)}   {server.mean_batch_rows:.1f} rows on average"
     counted = sum(server.ended.values())
     if server.mismatch:
-        yield f"  MISMATCH   {server.mismatch}"
+        yield from _entry("MISMATCH", server.mismatch)
     else:
         yield f"  truth      the server counted the same {counted:,.0f} requests"
 
 
 def _finest(run: Run) -> str:
     finest_s = run.server.finest_s if run.server else 0.0
-    return f"; its finest bucket ends at {ms(finest_s)}" if finest_s and run.client.latency.p50_s < 4 * finest_s else ""
+    return f"; finest bucket {ms(finest_s)}" if finest_s and run.client.latency.p50_s < 4 * finest_s else ""
 
 
 def _apart(client: Client, server: ServerTimes) -> str:
@@ -130,12 +139,13 @@ def _sweep(result: Result) -> Iterator[str]:
         )
     for run in result.runs:
         if run.server is not None and run.server.mismatch:
-            yield f"  MISMATCH   at {run.rate_per_s or 0:,.0f}/s: {run.server.mismatch}"
-    for note in dict.fromkeys(note for run in result.runs for note in run.notes if "RATE" in note or "late" in note):
-        yield f"  note       {note}"
+            yield from _entry("MISMATCH", f"at {run.rate_per_s or 0:,.0f}/s: {run.server.mismatch}")
+    late = [run for run in result.runs if any("sender itself" in note or "RATE" in note for note in run.notes)]
+    if late:
+        rates = ", ".join(f"{run.rate_per_s or 0:,.0f}/s" for run in late)
+        yield from _entry("note", f"the sender itself was late at {rates}: there the latencies are in part its own")
     yield ""
     knee = "none" if sweep.knee_per_s is None else f"{sweep.knee_per_s:,.0f}/s"
-    yield (
-        f"  knee       {knee}: the highest rate at which {100 * sweep.share:g} % of all requests are answered within "
-        f"{ms(sweep.slo_s)}; {sweep.ended_because}"
-    )
+    share = f"{100 * sweep.share:g} %"
+    text = f"{knee}: the highest rate at which {share} of all requests are answered within {ms(sweep.slo_s)}"
+    yield from _entry("knee", f"{text}; {sweep.ended_because}")

@@ -23,13 +23,19 @@ _UNCOUNTED = "too_many_connections"
 class Witness:
     """The server's metrics page.
 
+    Args:
+        server: Whose.
+        path: Of the page.
+        must_count: Requests that it does not count at all are a mismatch; else they may be to a path it leaves out.
+
     Attributes:
         note: Why it says nothing; empty while it does.
     """
 
-    def __init__(self, server: Server, path: str = "/metrics") -> None:
+    def __init__(self, server: Server, path: str = "/metrics", *, must_count: bool = True) -> None:
         self._server = server
         self._path = path
+        self._must_count = must_count
         self._before: Scrape | None = None
         self.note = ""
 
@@ -47,7 +53,13 @@ class Witness:
         while after is not None and after.in_flight and time.monotonic() < deadline_s:
             time.sleep(_SETTLE_EVERY_S)  # what the sender gave up may still run
             after = self._look()
-        return None if after is None else server_side(after - self._before, tally)
+        if after is None:
+            return None
+        since = after - self._before
+        if not since.ended and not self._must_count:
+            self.note = f"{self._path} counts none of these requests, as of a path it leaves out: no truth check"
+            return None
+        return server_side(since, tally)
 
     def _look(self) -> Scrape | None:
         try:
