@@ -139,7 +139,8 @@ def line_of(name: str, connections: int, cell: dict[str, Any]) -> str:
     one, other = cell["batched"], cell["one by one"]
     return (
         f"{name:<20}{connections:>4} connections   {other['per_s']:>9,.0f}/s -> {one['per_s']:>9,.0f}/s"
-        f"  x{cell['gain']:.2f}   p99 {other['p99_ms']:>8.1f} -> {one['p99_ms']:>8.1f} ms   {one['batch_mean_rows']:.1f} rows a batch"
+        f"  x{cell['gain']:.2f}   p99 {other['p99_ms']:>8.1f} -> {one['p99_ms']:>8.1f} ms"
+        f"   {one['batch_mean_rows']:.1f} rows a batch"
     )
 
 

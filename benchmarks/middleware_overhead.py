@@ -1,4 +1,4 @@
-"""What one more middleware costs a request: redserve beside four others, on three kinds of application.
+"""What does one more middleware cost a request? redserve beside four others, on three kinds of application.
 
     pip install "redserve[server]" prometheus-fastapi-instrumentator starlette-exporter \\
         opentelemetry-sdk opentelemetry-instrumentation-fastapi

@@ -102,7 +102,7 @@ def mosec_settings(workload: str, connections: int) -> list[Setting]:
     """Batches of a half and a quarter of the connections, short waits, one and two workers, for wide models threads."""
     half, quarter = max(connections // 2, 1), max(connections // 4, 1)
     choices = {(1, half, 1, 1), (2, half, 1, 1), (1, quarter, 1, 1), (2, quarter, 1, 1), (1, half, 2, 1)}
-    if connections == 1:
+    if connections < 4:  # no batch of two comes together: none at all, or one that waits
         choices = {(1, 1, 1, 1), (2, 1, 1, 1), (1, 32, 1, 1), (1, 32, 2, 1)}
     if workload == "wide":
         choices |= {(1, half, 1, 2), (1, quarter, 1, 2)}

@@ -74,7 +74,7 @@ def one_round(contestant: Contestant, workload: Workload, setting: Setting, exte
             how = {"rate_per_s": rate, "connections": extent.connections, "seconds": extent.open_s}
             loops.append(watched(server, partial(drivers.open_loop, workload, server.port, **how)))
         workload.check(server.port)
-        return {"start_s": round(start_s, 2), "processes": server.processes(), "closed": closed, "open": loops}
+        return {"start_s": round(start_s, 2), "processes": len(server.pids()), "closed": closed, "open": loops}
 
 
 def ask(server: Running, workload: Workload, extent: Extent, *, seconds: float) -> dict[str, Any]:

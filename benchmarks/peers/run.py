@@ -1,7 +1,7 @@
 """How fast is redserve beside the other inference servers for Python, each at its best, on the same model?
 
     python benchmarks/peers/run.py --workload small|wide [--connections 64 ...] [--rounds 5] [--only redserve,mosec]
-                                   [--rates 2000 8000] [--driver wrk|redserve] [--quick]
+                                   [--rates 2000 8000] [--driver wrk|redserve] [--keep-settings] [--quick]
                                    needs redserve[dev], and wrk; writes benchmarks/results/peers_<workload>.json
 
 small is a perceptron that costs nothing beside HTTP; wide is one on which batching pays. Each server has an environment
@@ -13,14 +13,15 @@ ratios are taken round by round, between neighbours in time, and are medians ove
 largest beside them. CPU is that of all processes of a server, by request.
 
 Closed loop: so many connections, the next request when the answer is there, 64 rows in turn. Open loop: Poisson
-arrivals, latency from the planned time; nobody is asked for more than nine tenths of its own closed loop. Servers and
-senders share the machine. `neighbours` is how many cores other processes kept busy meanwhile.
+arrivals by redserve's own sender, latency from the planned time; nobody is asked for more than nine tenths of its own
+closed loop. Servers and senders share the machine. `neighbours` is how many cores other processes kept busy meanwhile.
+
+`--keep-settings` takes the settings that the results say were best, where they say so, in place of trying all again.
 
 `--quick` compares redserve with FastAPI for a moment, without tuning, writes nothing, and needs no other environment.
 """
 
 import argparse
-import json
 import signal
 import statistics
 import sys
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import drivers
 from contestants import CONTESTANTS, Contestant
 from environments import interpreter, versions
+from kept import choice_kept, keep
 from rounds import Extent, take_turns, tune
 from workload import Workload
 
@@ -42,12 +44,14 @@ RATES = {"small": (2000.0, 8000.0), "wide": (200.0, 1000.0)}
 QUICK = ("redserve", "fastapi")
 
 
-def compare(contestants: list[Contestant], workload: Workload, extent: Extent) -> dict[str, Any]:
-    """Tune, then measure in turns."""
+def compare(
+    contestants: list[Contestant], workload: Workload, extent: Extent, chosen: dict[str, dict[str, Any] | None]
+) -> dict[str, Any]:
+    """Tune whose setting is not chosen yet, then measure in turns."""
     print(f"\n{workload.name}: {workload.doc}; {extent.connections} connections, closed loop by {extent.driver}")
     tuned = {}
     for contestant in contestants:
-        tuned[contestant.name] = tune(contestant, workload, extent)
+        tuned[contestant.name] = chosen[contestant.name] or tune(contestant, workload, extent)
         for tried in tuned[contestant.name]["tried"]:
             print(f"  {contestant.name:<16}{tried['setting']}: {tried['per_s']}")
         print(f"  {contestant.name:<16}takes {tuned[contestant.name]['setting']}", flush=True)
@@ -84,20 +88,6 @@ def print_summary(run: dict[str, Any]) -> None:
         print(text)
 
 
-def keep(workload: Workload, run: dict[str, Any], path: Path) -> None:
-    """Write a run; it takes the place of an earlier one with the same contestants and connections."""
-    document = json.loads(path.read_text()) if path.exists() else {"runs": []}
-    document["question"] = (__doc__ or "").partition("\n")[0]
-    document["workload"] = {"name": workload.name, "model": workload.doc, "body_bytes": len(workload.bodies[0])}
-
-    def key(one: dict[str, Any]) -> tuple[int, list[str]]:
-        return one["connections"], sorted(one["contestants"])
-
-    runs = [one for one in document["runs"] if key(one) != key(run)]
-    document["runs"] = sorted([*runs, run], key=key)
-    path.write_text(json.dumps(document, indent=1) + "\n")
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,6 +98,7 @@ def main() -> None:
     parser.add_argument("--only", help=f"some of {','.join(CONTESTANTS)}")
     parser.add_argument("--rates", type=float, nargs="*", help="of the open loops; none: closed loop only")
     parser.add_argument("--driver", choices=("wrk", "redserve"), help="of the closed loop (default: wrk, if there)")
+    parser.add_argument("--keep-settings", action="store_true", help="those that were best before")
     parser.add_argument("--quick", action="store_true", help="check that it works; write nothing")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end with it
@@ -118,6 +109,7 @@ def main() -> None:
     for contestant in contestants:
         interpreter(contestant.name, contestant.packages)
     workload = Workload.of(options.workload)
+    results = RESULTS / f"peers_{workload.name}.json"
     for connections in options.connections:
         extent = Extent(
             driver=drivers.pick(options.driver),
@@ -129,11 +121,15 @@ def main() -> None:
             rates=RATES[options.workload] if options.rates is None else options.rates,
             open_s=0.5 if options.quick else 2.0,
         )
-        run = compare(contestants, workload, extent)
+        chosen = {
+            name: choice_kept(results, name, connections) if options.keep_settings else None for name in CONTESTANTS
+        }
+        run = compare(contestants, workload, extent, chosen)
         print_summary(run)
         if not options.quick:
             run["command"] = f"python benchmarks/peers/run.py {' '.join(sys.argv[1:])}"
-            keep(workload, run, RESULTS / f"peers_{options.workload}.json")
+            about = {"name": workload.name, "model": workload.doc, "body_bytes": len(workload.bodies[0])}
+            keep(results, run, question=(__doc__ or "").partition("\n")[0], workload=about)
 
 
 if __name__ == "__main__":

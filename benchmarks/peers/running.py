@@ -69,7 +69,7 @@ class Running:
         """SIGTERM to all of them, SIGKILL to those that stay."""
         deadline_s = time.monotonic() + STOP_LIMIT_S
         number = signal.SIGTERM
-        while pids := self._pids():
+        while pids := self.pids():
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
@@ -87,9 +87,9 @@ class Running:
         """CPU seconds of all its processes, those that have ended included."""
         return sum(_cpu_s(fields) for fields in self._stats())
 
-    def processes(self) -> int:
-        """How many there are."""
-        return len(self._pids())
+    def pids(self) -> list[int]:
+        """Those that live."""
+        return [int(fields[0]) for fields in self._stats() if fields[2] != "Z"]
 
     def _await_start(self) -> None:
         deadline_s = time.monotonic() + START_LIMIT_S
@@ -102,9 +102,6 @@ class Running:
                     said = self._log.read().decode(errors="replace")[-3_000:]
                     raise RuntimeError(f"it did not come up ({error}):\n{said}") from error
                 time.sleep(LOOK_S)
-
-    def _pids(self) -> list[int]:
-        return [int(fields[0]) for fields in self._stats() if fields[2] != "Z"]
 
     def _stats(self) -> list[list[str]]:
         """The fields of proc(5)'s `stat`, without the name, of each process that came from the one started here.
