@@ -14,7 +14,8 @@ largest beside them. CPU is that of all processes of a server, by request.
 
 Closed loop: so many connections, the next request when the answer is there, 64 rows in turn. Open loop: Poisson
 arrivals by redserve's own sender, latency from the planned time; nobody is asked for more than nine tenths of its own
-closed loop. Servers and senders share the machine. `neighbours` is how many cores other processes kept busy meanwhile.
+closed loop. Servers and senders share the machine. A load during which other processes kept
+more than a quarter of a core busy is repeated, twice at most.
 
 `--keep-settings` takes the settings that the results say were best, where they say so, in place of trying all again.
 
@@ -120,6 +121,7 @@ def main() -> None:
             tuning_s=0 if options.quick else 2.0,
             rates=RATES[options.workload] if options.rates is None else options.rates,
             open_s=0.5 if options.quick else 2.0,
+            tries=1 if options.quick else 3,
         )
         chosen = {
             name: choice_kept(results, name, connections) if options.keep_settings else None for name in CONTESTANTS

@@ -113,7 +113,15 @@ def test_the_best_of_the_settings_is_taken_and_nobody_is_asked_for_more_than_it_
     monkeypatch.setattr(drivers, "open_loop", open_loop)
     monkeypatch.setattr(rounds, "ask", lambda *_, **__: {"per_s": next(reached)})
     extent = Extent(
-        driver="redserve", connections=4, rounds=1, seconds=1, warm_up_s=1, tuning_s=1, rates=(50, 5000), open_s=1
+        driver="redserve",
+        connections=4,
+        rounds=1,
+        seconds=1,
+        warm_up_s=1,
+        tuning_s=1,
+        rates=(50, 5000),
+        open_s=1,
+        tries=1,
     )
     contestant = Contestant(
         name="family",
@@ -128,6 +136,14 @@ def test_the_best_of_the_settings_is_taken_and_nobody_is_asked_for_more_than_it_
     assert tuned["setting"] == {"workers": 2}  # 300 and 250 against 100 and 200
     assert asked == [50]
     assert measured["open"][1] == {"rate_per_s": 5000, "is_beyond": True}
+
+
+def test_a_load_that_others_disturbed_is_repeated_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = iter([1.0, 0.3, 0.1, 0.9, 0.8, 0.7])
+    monkeypatch.setattr(rounds, "watched", lambda server, load: {"neighbours_cores": next(cores)})
+
+    assert rounds.undisturbed(None, 5, dict) == {"neighbours_cores": 0.1, "tries": 3}
+    assert rounds.undisturbed(None, 3, dict) == {"neighbours_cores": 0.7, "tries": 3}
 
 
 def test_without_wrk_the_own_sender_drives(monkeypatch: pytest.MonkeyPatch) -> None:
