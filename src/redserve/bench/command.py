@@ -10,6 +10,7 @@ from redserve.bench import options as of
 from redserve.bench.arrivals import Arrivals
 from redserve.bench.compare import compare, describe
 from redserve.bench.environment import environment
+from redserve.bench.load import Load
 from redserve.bench.measure import measure
 from redserve.bench.mistakes import BenchError
 from redserve.bench.prepare import Prepared, prepare
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError("name a URL (or --compare A.json B.json)")
         if options.sweep and (options.against or options.slo_ms is None):
             raise ValueError("--sweep needs --slo-ms, and one URL")
+        of.check(options)
         results = _measure_all(options)
     except ValueError as error:
         print(f"redserve bench: {error}", file=sys.stderr)
@@ -104,7 +106,7 @@ def _one_run(
 ) -> tuple[Run, bool]:
     slo_s = of.slo_s_of(options)
     run, tally = measure(
-        of.load_of(options, prepared, arrivals),
+        _load(options, prepared, arrivals),
         processes=options.processes,
         warm_up_s=options.warm_up_s,
         rows=prepared.rows,
@@ -115,10 +117,15 @@ def _one_run(
     return run, kept_rate(tally, limit_s=slo_s)
 
 
+def _load(options: argparse.Namespace, prepared: Prepared, arrivals: Arrivals | None) -> Load:
+    server = prepared.server
+    return of.load_of(options, arrivals, host=server.host, port=server.port, requests=prepared.requests, tls=server.tls)
+
+
 def _result(
     options: argparse.Namespace, prepared: Prepared, runs: Sequence[Run], sweep: Sweep | None, *, words: str
 ) -> Result:
-    load = of.load_of(options, prepared, None)
+    load = _load(options, prepared, None)
     target = prepared.target
     setup = Setup(
         url=prepared.server.url + prepared.path,

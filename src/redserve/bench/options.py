@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import ssl
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from redserve.bench.arrivals import Arrivals, Burst, Constant, Poisson, Ramp, Re
 from redserve.bench.bodies import FORMATS
 from redserve.bench.load import Load
 from redserve.bench.mistakes import BenchError
-from redserve.bench.prepare import Ask, Prepared
+from redserve.bench.prepare import Ask
 
 EPILOG = """\
 examples:
@@ -174,11 +175,11 @@ def arrivals_at(rate_per_s: float, options: argparse.Namespace) -> Arrivals:
     raise ValueError(f"--arrivals is constant, poisson or burst:N, not {options.arrivals!r}")
 
 
-def load_of(options: argparse.Namespace, prepared: Prepared, arrivals: Arrivals | None) -> Load:
-    """What is sent.
+def check(options: argparse.Namespace) -> None:
+    """Refuse wrong numbers before anything is sent.
 
     Raises:
-        ValueError: A number is wrong.
+        ValueError: One is wrong.
     """
     if options.processes < 1 or options.rounds < 1:
         raise ValueError("--processes and --rounds must be >= 1")
@@ -186,17 +187,38 @@ def load_of(options: argparse.Namespace, prepared: Prepared, arrivals: Arrivals 
         raise ValueError(f"{options.processes} processes need as many connections, got {options.connections}")
     if not 0 <= options.warm_up_s < math.inf:
         raise ValueError(f"--warm-up-s must be >= 0, got {options.warm_up_s}")
+    for milliseconds in (options.slo_ms, options.deadline_ms):
+        _seconds(milliseconds)
+    if options.sweep:
+        arrivals_at(options.rate or 1.0, options)
+    load_of(options, None, host="", port=0, requests=[b"none yet"])
+
+
+def load_of(
+    options: argparse.Namespace,
+    arrivals: Arrivals | None,
+    *,
+    host: str,
+    port: int,
+    requests: Sequence[bytes],
+    tls: ssl.SSLContext | None = None,
+) -> Load:
+    """What is sent.
+
+    Raises:
+        ValueError: A number is wrong.
+    """
     return Load(
-        host=prepared.server.host,
-        port=prepared.server.port,
-        requests=prepared.requests,
+        host=host,
+        port=port,
+        requests=requests,
         arrivals=arrivals,
         connections=options.connections,
         max_connections=options.max_connections,
         duration_s=duration_s_of(options),
         timeout_s=options.timeout_s,
         max_failed_ratio=options.max_failed_percent / 100,
-        tls=prepared.server.tls,
+        tls=tls,
     )
 
 

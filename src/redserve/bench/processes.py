@@ -86,6 +86,11 @@ class Processes:
                 process.kill()
                 process.wait()
 
+    @property
+    def pids(self) -> list[int]:
+        """The sending processes."""
+        return [process.pid for process in self._running]
+
     def run(self, duration_s: float, on_progress: OnProgress) -> Tally:
         """All send for so long; what they saw together. Ctrl-C ends it early, with what there is.
 
