@@ -1,7 +1,7 @@
 """Who sends. Closed loop: wrk, or redserve's own sender. Open loop: redserve's own sender, in a process of its own.
 
-wrk costs a tenth of the CPU that a sender in Python does. Where sender and server share the cores that decides what is
-measured, so the two are not to be mixed in a comparison.
+wrk is nobody's of those compared. Sender and server share the cores, so what a sender costs is part of what is
+measured, and the two are not to be mixed in a comparison.
 """
 
 import json

@@ -14,8 +14,8 @@ largest beside them. CPU is that of all processes of a server, by request.
 
 Closed loop: so many connections, the next request when the answer is there, 64 rows in turn. Open loop: Poisson
 arrivals by redserve's own sender, latency from the planned time; nobody is asked for more than nine tenths of its own
-closed loop. Servers and senders share the machine. A load during which other processes kept
-more than a quarter of a core busy is repeated, twice at most.
+closed loop. Servers and senders share the machine. A load during which other processes kept more than a quarter of a
+core busy is repeated, twice at most.
 
 `--keep-settings` takes the settings that the results say were best, where they say so, in place of trying all again.
 

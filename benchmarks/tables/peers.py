@@ -100,12 +100,15 @@ def open_lines(names: list[str], best: str, rounds: list[Document]) -> list[str]
 def setting_lines(run: Document) -> list[str]:
     """What each was set to, and what the others of its settings reached."""
     found = ["Settings, and requests/s of each that was tried (twice):", ""]
+    packages: dict[str, list[str]] = {}
     for name, contestant in run["contestants"].items():
         versions = ", ".join(f"{key} {value}" for key, value in contestant["versions"].items())
-        found.append(f"- {name}: {contestant['doc']}. Takes {setting_text(contestant['setting'])} ({versions})")
+        packages.setdefault(versions, []).append(name)
+        found.append(f"- {name}: {contestant['doc']}. Takes {setting_text(contestant['setting'])}")
         for tried in contestant["tried"]:
             reached = ", ".join(show(float(per_s)) for per_s in tried["per_s"])
             found.append(f"  - {setting_text(tried['setting'])}: {reached}")
+    found += ["", "Packages:", "", *(f"- {', '.join(names)}: {versions}" for versions, names in packages.items())]
     return [*found, "", f"Made by `{run['command']}`.", ""]
 
 

@@ -1,5 +1,6 @@
-"""Any result: single values as a list, collections of flat entries as tables, and no more; the file has the rest."""
+"""Any result: single values as a list, collections of flat entries as tables, of rounds their medians; no more."""
 
+import statistics
 from typing import Any
 
 from tables.markdown import LONGEST_TABLE, Document, show, table
@@ -8,11 +9,12 @@ TOLD_ELSEWHERE = ("question", "command", "versions", "machine", "python", "unit"
 
 
 def lines(document: Document) -> list[str]:
-    """Of the parts that can be shown."""
-    single = [f"- {words(key)}: {show(value)}" for key, value in document.items() if is_told(key) and is_single(value)]
+    """Of the parts that can be shown; the file has the rest."""
+    told = {key: value for key, value in document.items() if key not in TOLD_ELSEWHERE}
+    single = [f"- {words(key)}: {show(value)}" for key, value in told.items() if is_single(value)]
     found = [*single, ""] if single else []
-    for key, value in document.items():
-        if is_told(key) and not is_single(value):
+    for key, value in told.items():
+        if not is_single(value):
             found += part(key, value)
     return found
 
@@ -21,20 +23,29 @@ def part(key: str, value: Any) -> list[str]:
     """One entry that is no single value."""
     if isinstance(value, dict) and value and all(is_single(entry) for entry in value.values()):
         return [f"{words(key)}:", "", *table(["", ""], value.items())]
-    named = isinstance(value, dict)
-    entries = list(value.values()) if named else value
+    names = list(value) if isinstance(value, dict) else []
+    entries = [medians(entry) for entry in (value.values() if names else value)]
     if not entries or len(entries) > LONGEST_TABLE or not all(isinstance(entry, dict) for entry in entries):
         return []
-    columns = [column for column in entries[0] if all(is_single(entry.get(column)) for entry in entries)]
-    rows = [[entry.get(column) for column in columns] for entry in entries]
-    if named:
-        rows = [[name, *row] for name, row in zip(value, rows, strict=True)]
-    return [f"{words(key)}:", "", *table([*([""] if named else []), *map(words, columns)], rows)] if columns else []
+    columns = dict.fromkeys(column for entry in entries for column in entry)
+    shown = [column for column in columns if all(is_single(entry.get(column)) for entry in entries)]
+    rows = [[entry.get(column) for column in shown] for entry in entries]
+    if not names:
+        return [f"{words(key)}:", "", *table(list(map(words, shown)), rows)] if shown else []
+    rows = [[name, *row] for name, row in zip(names, rows, strict=True)]
+    return [f"{words(key)}:", "", *table(["", *map(words, shown)], rows)] if shown else []
 
 
-def is_told(key: str) -> bool:
-    """Whether it is shown here."""
-    return key not in TOLD_ELSEWHERE
+def medians(entry: Any) -> Any:
+    """Of rounds, a list of mappings to numbers, the median of each; anything else as it is."""
+    if not isinstance(entry, list) or not entry or not all(isinstance(one, dict) for one in entry):
+        return entry
+    values = {key: [one.get(key) for one in entry] for key in entry[0]}
+    return {
+        f"median {key}": statistics.median(found)
+        for key, found in values.items()
+        if all(isinstance(value, int | float) for value in found)
+    }
 
 
 def is_single(value: Any) -> bool:

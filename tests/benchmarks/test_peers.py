@@ -74,6 +74,14 @@ def test_every_row_is_compared(sums: Workload) -> None:
         other.check(server.port)
 
 
+@pytest.mark.parametrize("name", [name for name, one in CONTESTANTS.items() if not one.packages])
+def test_each_server_of_this_environment_starts_with_its_first_setting_and_answers_rightly(name: str) -> None:
+    contestant, workload = CONTESTANTS[name], Workload.of("small")
+
+    with Running(contestant, workload, contestant.settings("small", 64)[0]) as server:
+        workload.check(server.port)
+
+
 @pytest.mark.parametrize("workload", ["small", "wide"])
 @pytest.mark.parametrize("connections", [1, 2, 8, 64, 128, 256])
 def test_mosec_has_four_settings_and_none_waits_for_all_connections(workload: str, connections: int) -> None:

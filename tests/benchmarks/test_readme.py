@@ -24,6 +24,7 @@ def test_every_result_has_its_question_and_its_link() -> None:
 def test_a_result_without_a_module_of_its_own_is_shown_plainly() -> None:
     document = json.loads(
         '{"question": "?", "clients": 4, "rates": {"a": 1.5, "b": 2.0}, "raw": [1, 2],'
+        ' "rounds": {"wrk": [{"per_s": 10}, {"per_s": 30}, {"per_s": 20}]},'
         ' "cells": [{"load": 0.5, "p99_ms": 12.345, "raw": [1]}, {"load": 1.0, "p99_ms": null, "raw": [2]}]}'
     )
 
@@ -32,6 +33,7 @@ def test_a_result_without_a_module_of_its_own_is_shown_plainly() -> None:
     assert "- Clients: 4" in lines
     assert "| a | 1.5 |" in lines
     assert "| 0.5 | 12.3 |" in lines
+    assert "| wrk | 20 |" in lines
     assert "| 1 | - |" in lines
 
 
