@@ -108,7 +108,7 @@ def watched(server: Running, load: Callable[[], dict[str, Any]]) -> dict[str, An
     server_s, sender_s = server.cpu_s() - server_s, _children_cpu_s() - sender_s
     others_s = machine_cpu_s() - machine_s - server_s - sender_s
     return found | {
-        "cpu_us_per_request": round(1e6 * server_s / found["requests"], 1),
+        "cpu_us_per_request": round(1e6 * server_s / max(found["requests"], 1), 1),
         "server_cores": round(server_s / took_s, 2),
         "sender_cores": round(sender_s / took_s, 2),
         "neighbours_cores": round(max(others_s, 0.0) / took_s, 2),

@@ -82,18 +82,19 @@ def open_lines(names: list[str], best: str, rounds: list[Document]) -> list[str]
             asked = [loop for loop in loops if not loop.get("is_beyond")]
             rate = loops[0]["rate_per_s"]
             if not asked:
-                rows.append([rate, name, "more than it can do", "-", "-", "-"])
+                rows.append([rate, name, "more than it can do", "-", "-", "-", "-"])
                 continue
             kept = sum(loop["kept_rate"] for loop in asked)
             p50, p99, cpu = (
                 statistics.median(loop[key] for loop in asked) for key in ("p50_ms", "p99_ms", "cpu_us_per_request")
             )
-            rows.append([rate, name, f"{kept} of {len(asked)}", p50, p99, cpu])
+            failed = sum(sum(loop.get("failures", {}).values()) for loop in asked)
+            rows.append([rate, name, f"{kept} of {len(asked)}", failed, p50, p99, cpu])
     return [
         "Open loop, Poisson arrivals, latency from the planned time. `kept` counts the rounds in which the sender was",
-        "on time by its own account (its delay is in the latencies):",
+        "on time by its own account (its delay is in the latencies), `failed` the requests without 200:",
         "",
-        *table(["requests/s", "", "kept", "p50 ms", "p99 ms", "CPU us a request"], rows),
+        *table(["requests/s", "", "kept", "failed", "p50 ms", "p99 ms", "CPU us a request"], rows),
     ]
 
 
