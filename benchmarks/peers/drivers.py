@@ -16,7 +16,6 @@ from workload import Workload
 
 HERE = Path(__file__).parent
 LIMIT_S = 60.0
-PATIENCE_S = 2.0
 
 
 class Failed(Exception):
