@@ -3,7 +3,7 @@
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -117,16 +117,14 @@ def watched(server: Running, load: Callable[[], dict[str, Any]]) -> dict[str, An
 
 def take_turns(
     contestants: Sequence[Contestant], workload: Workload, settings: Mapping[str, Setting], extent: Extent
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A B C, C B A, A B C ...: whoever compares two of them compares neighbours in time."""
-    rounds = []
     for number in range(extent.rounds):
         found = {}
         for contestant in contestants if number % 2 == 0 else contestants[::-1]:
             found[contestant.name] = one_round(contestant, workload, settings[contestant.name], extent)
             print(f"  round {number + 1}  {line_of(contestant.name, found[contestant.name])}", flush=True)
-        rounds.append({contestant.name: found[contestant.name] for contestant in contestants})
-    return rounds
+        yield {contestant.name: found[contestant.name] for contestant in contestants}
 
 
 def line_of(name: str, found: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ import argparse
 import signal
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ QUICK = ("redserve", "fastapi")
 
 def compare(
     contestants: list[Contestant], workload: Workload, extent: Extent, chosen: dict[str, dict[str, Any] | None]
-) -> dict[str, Any]:
-    """Tune whose setting is not chosen yet, then measure in turns."""
+) -> Iterator[dict[str, Any]]:
+    """Tune whose setting is not chosen yet, then measure in turns; the run as it is after each round."""
     print(f"\n{workload.name}: {workload.doc}; {extent.connections} connections, closed loop by {extent.driver}")
     tuned = {}
     for contestant in contestants:
@@ -57,7 +58,7 @@ def compare(
             print(f"  {contestant.name:<16}{tried['setting']}: {tried['per_s']}")
         print(f"  {contestant.name:<16}takes {tuned[contestant.name]['setting']}", flush=True)
     settings = {name: found["setting"] for name, found in tuned.items()}
-    return {
+    run: dict[str, Any] = {
         "connections": extent.connections,
         "driver": extent.driver,
         "seconds": extent.seconds,
@@ -71,8 +72,11 @@ def compare(
             }
             for contestant in contestants
         },
-        "rounds": take_turns(contestants, workload, settings, extent),
+        "rounds": [],
     }
+    for found in take_turns(contestants, workload, settings, extent):
+        run["rounds"].append(found)
+        yield run
 
 
 def print_summary(run: dict[str, Any]) -> None:
@@ -126,12 +130,12 @@ def main() -> None:
         chosen = {
             name: choice_kept(results, name, connections) if options.keep_settings else None for name in CONTESTANTS
         }
-        run = compare(contestants, workload, extent, chosen)
-        print_summary(run)
-        if not options.quick:
+        about = {"name": workload.name, "model": workload.doc, "body_bytes": len(workload.bodies[0])}
+        for run in compare(contestants, workload, extent, chosen):
             run["command"] = f"python benchmarks/peers/run.py {' '.join(sys.argv[1:])}"
-            about = {"name": workload.name, "model": workload.doc, "body_bytes": len(workload.bodies[0])}
-            keep(results, run, question=(__doc__ or "").partition("\n")[0], workload=about)
+            if not options.quick:
+                keep(results, run, question=(__doc__ or "").partition("\n")[0], workload=about)
+        print_summary(run)
 
 
 if __name__ == "__main__":

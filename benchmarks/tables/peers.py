@@ -5,6 +5,8 @@ from typing import Any
 
 from tables.markdown import Document, ratio_text, show, table
 
+QUIET_CORES = 0.25
+
 
 def lines(document: Document) -> list[str]:
     """A part for each run: so many connections, these contestants."""
@@ -21,12 +23,13 @@ def run_lines(run: Document) -> list[str]:
     per_s = {name: [one[name]["closed"]["per_s"] for one in rounds] for name in names}
     others = [name for name in names if not run["contestants"][name]["is_ours"]]
     best = max(others, key=lambda name: statistics.median(per_s[name])) if others else names[0]
-    neighbours = max(one[name]["closed"]["neighbours_cores"] for one in rounds for name in names)
+    neighbours = [one[name]["closed"]["neighbours_cores"] for one in rounds for name in names]
+    quiet = sum(cores <= QUIET_CORES for cores in neighbours)
     connections = run["connections"]
     return [
-        f"**{connections} connection{'s' * (connections > 1)}**, closed loop by {run['driver']}, {len(rounds)} rounds",
-        f"of {run['seconds']:g} s each; other processes kept {neighbours:.2f} cores busy at most. Medians over the",
-        f"rounds; ratios to {best}, round by round, with least and largest:",
+        f"**{connections} connection{'s' * (connections > 1)}**, {len(rounds)} rounds.",
+        f"Closed loop of {run['seconds']:g} s by {run['driver']}; in {quiet} of {len(neighbours)} other processes took",
+        f"less than {QUIET_CORES} cores. Medians; ratios to {best}, round by round, with least and largest:",
         "",
         *table(
             [
