@@ -72,21 +72,19 @@ def tables_of(name: str) -> Any:
 
 
 def facts(path: Path, document: dict[str, Any]) -> str:
-    """Where and with what it was made, and the file."""
-    found = [f"Raw numbers: [`{path.name}`](results/{path.name})"]
-    for run in (document, *document.get("runs", ()), *document.get("workloads", {}).values()):
-        if "command" in run and run is document:
-            found.append(f"made by `{run['command']}`")
-        told = [text_of(run[key]) for key in ("machine", "versions") if key in run]
-        if isinstance(run.get("python"), str):
-            told.append(f"python {run['python']}")
-        found += [text for text in told if text not in found]
-    return "; ".join(found) + "."
+    """The file, and where and with what it was made."""
+    told = [f"Raw numbers: [`{path.name}`](results/{path.name})"]
+    told += [f"made by `{document['command']}`"] if "command" in document else []
+    for part in (document, *document.get("runs", ()), *document.get("workloads", {}).values()):
+        told += [text_of(key, part[key]) for key in ("machine", "versions", "python") if key in part]
+    return "; ".join(dict.fromkeys(told)) + "."
 
 
-def text_of(value: Any) -> str:
-    """A mapping of facts as text."""
-    return ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
+def text_of(key: str, value: Any) -> str:
+    """A fact, or a mapping of facts, as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items())
+    return f"python {value}" if key == "python" else str(value)
 
 
 def anchor(title: str) -> str:
