@@ -1,4 +1,4 @@
-"""What a request to `/predict` costs by the ASGI door, and what it would cost as a FastAPI route.
+"""What does a request to `/predict` cost by the ASGI door, and what would it cost as a FastAPI route?
 
     python benchmarks/door_cost.py [--quick]      needs redserve[server]; prints a table, writes benchmarks/results/
 

@@ -1,7 +1,7 @@
 """What does the engine room cost around a run of the digits, what do two threads bring, and what does the event loop
 do for one large request?
 
-    python benchmarks/engine_cost.py
+    python benchmarks/engine_cost.py [--quick]
 
 Needs the `dev` extra. Prints, and writes benchmarks/results/engine_cost.json.
 """

@@ -1,4 +1,4 @@
-"""What one more middleware costs a request: redserve beside four others, on three kinds of application.
+"""What does one more middleware cost a request? redserve beside four others, on three kinds of application.
 
     pip install "redserve[peers]"
     python benchmarks/middleware_overhead.py [--quick]         prints a table, writes benchmarks/results/

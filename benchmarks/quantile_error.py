@@ -1,4 +1,4 @@
-"""How far a quantile read from histogram buckets is from the true one, for several layouts of bounds.
+"""How far is a quantile that is read from histogram buckets from the true one, for several layouts of bounds?
 
     python benchmarks/quantile_error.py [--quick]      needs redserve alone; prints a table, writes benchmarks/results/
 

@@ -1,4 +1,4 @@
-"""What metrics cost: counting one request, and one scrape of many series. Beside prometheus_client doing the same.
+"""What does it cost to count a request, and to scrape many series? Beside prometheus_client doing the same.
 
     python benchmarks/scrape_cost.py [--quick]      needs redserve alone; prints a table, writes benchmarks/results/
 
