@@ -1,11 +1,12 @@
 import logging
+import math
 
 import numpy as np
 import onnx_models as models
 import pytest
 from puppet import DYNAMIC, WHOLE, PuppetEngine, fixed
 
-from redserve.engine.curve import CurvePoint, choose_max_batch_size, measure_curve, warm_up
+from redserve.engine.curve import CurvePoint, choose_max_batch_size, longest_run_s, measure_curve, warm_up
 from redserve.engine.onnx_runtime import OnnxRuntimeEngine
 from redserve.errors import ModelError
 
@@ -134,3 +135,20 @@ def test_a_real_model_is_measured_and_warmed(tmp_path):
     assert sizes(curve)[0] == 1
     assert all(0 < point.seconds < 1 for point in curve)
     assert engine.run({"ids": np.ones((3, 5), np.int64)})[0].tolist() == [5, 5, 5]
+
+
+def test_the_longest_run_is_that_of_99_in_100():
+    runs = iter(range(1000))
+
+    def cost_s(rows):
+        run = next(runs)
+        return 0.5 if run == 50 else 0.002 if run % 10 == 0 else 0.0001
+
+    engine = TimedEngine(cost_s)
+
+    assert longest_run_s(engine, 4, budget_s=100.0, clock=engine.clock) == pytest.approx(0.002)
+    assert set(run_sizes(engine)[2:]) == {4}
+
+
+def test_the_longest_run_is_not_known_of_a_model_that_no_made_up_input_fits():
+    assert longest_run_s(PuppetEngine(answer=refuse), 1) == math.inf

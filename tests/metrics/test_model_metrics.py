@@ -52,3 +52,17 @@ def test_a_removed_model_is_gone(registry):
 
     assert infos(registry) == []
     assert registry.get_sample_value("inference_model_ready", DIGITS) is None
+
+
+def test_whether_a_model_runs_inline_is_read_at_each_scrape(registry):
+    answers = iter([True, False])
+    models = ModelMetrics(registry)
+    models.inline("digits", "1", lambda: next(answers))
+    assert registry.get_sample_value("inference_model_inline", DIGITS) == 1
+    assert registry.get_sample_value("inference_model_inline", DIGITS) == 0
+
+    models.inline("digits", "1", lambda: True)
+    assert registry.get_sample_value("inference_model_inline", DIGITS) == 1
+
+    models.remove("digits", "1")
+    assert registry.get_sample_value("inference_model_inline", DIGITS) is None
