@@ -3,8 +3,8 @@
     Call(bytes) -> decompress -> codec.decode -> model.infer -> batch -> codec.encode -> compress -> Reply(bytes)
 
 No web framework. Written with callbacks: `answer(reply)` is called exactly once, on the event loop, unless the call is
-cancelled first; a future and a task per request cost more than a small model does. Large bodies are decoded, and large
-answers encoded, in a thread; so is everything compressed, since a small body may unfold into a large one.
+cancelled first; a future and a task per request cost more than a small model does. Large bodies are weighed and decoded
+in a thread, and so is everything compressed, since a small body may unfold into a large one; large answers in others.
 """
 
 import asyncio
@@ -107,25 +107,29 @@ class Call:
     def _decode(self, endpoint: Endpoint, body: bytes) -> None:
         codec = self._codec
         json_length = self._headers.get(b"inference-header-content-length", b"")
-        is_large = codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES
-
-        def decode(made_bytes: int) -> None:
-            self._make(
-                lambda: codec.decode(body, json_length=json_length),
-                is_large=is_large,
-                reads_bytes=len(body) + made_bytes,
-                then=lambda request: self._queue(endpoint, request),
-            )
-
-        if not is_large:
-            decode(0)
+        if codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES:
+            self._decode_large(endpoint, body, json_length)
             return
+        self._make(
+            lambda: codec.decode(body, json_length=json_length),
+            is_large=False,
+            then=lambda request: self._queue(endpoint, request),
+        )
+
+    def _decode_large(self, endpoint: Endpoint, body: bytes, json_length: bytes) -> None:
+        """The same, once it is known what that will make."""
+        codec = self._codec
         most_rows = endpoint.model.policy.max_queue_rows
         self._make(
             lambda: codec.weigh(body, json_length=json_length, most_rows=most_rows),
             is_large=True,
             reads_bytes=len(body),
-            then=decode,
+            then=lambda made_bytes: self._make(
+                lambda: codec.decode(body, json_length=json_length),
+                is_large=True,
+                reads_bytes=len(body) + made_bytes,
+                then=lambda request: self._queue(endpoint, request),
+            ),
         )
 
     def _queue(self, endpoint: Endpoint, request: InferRequest) -> None:
