@@ -205,7 +205,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
         print(f"            the smallest size within 5 % of the best rate: {best}")
         if engine.can_run_inline:
             longest_ms = 1000 * longest_run_s(engine, best)
-            where = "on the event loop" if longest_ms < ModelSettings.model_validate({}).inline_below_ms else "in a thread"
+            where = (
+                "on the event loop" if longest_ms < ModelSettings.model_validate({}).inline_below_ms else "in a thread"
+            )
             print(f"            which takes {longest_ms:.3f} ms, 99 times of 100: by default it runs {where}")
         if judged is not None:
             lengths, row = judged

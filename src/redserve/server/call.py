@@ -3,8 +3,8 @@
     Call(bytes) -> decompress -> codec.decode -> model.infer -> batch -> codec.encode -> compress -> Reply(bytes)
 
 No web framework. Written with callbacks: `answer(reply)` is called exactly once, on the event loop, unless the call is
-cancelled first; a future and a task per request cost more than a small model does. Large bodies are decoded, and large
-answers encoded, in a thread; so is everything compressed, since a small body may unfold into a large one.
+cancelled first; a future and a task per request cost more than a small model does. Large bodies are weighed and decoded
+in a thread, and so is everything compressed, since a small body may unfold into a large one; large answers in others.
 """
 
 import asyncio
@@ -109,16 +109,7 @@ class Call:
         codec = self._codec
         json_length = self._headers.get(b"inference-header-content-length", b"")
         if codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES:
-            most_rows = endpoint.model.policy.max_queue_rows
-            self._make_in_thread(
-                lambda: codec.weigh(body, json_length=json_length, most_rows=most_rows),
-                reads_bytes=len(body),
-                then=lambda made_bytes: self._make_in_thread(
-                    lambda: codec.decode(body, json_length=json_length),
-                    reads_bytes=len(body) + made_bytes,
-                    then=lambda request: self._queue(endpoint, request),
-                ),
-            )
+            self._decode_large(endpoint, body, json_length)
             return
         try:
             request = codec.decode(body, json_length=json_length)
@@ -128,6 +119,20 @@ class Call:
             self._crash(error)
         else:
             self._queue(endpoint, request)
+
+    def _decode_large(self, endpoint: Endpoint, body: bytes, json_length: bytes) -> None:
+        """The same, once it is known what that will make."""
+        codec = self._codec
+        most_rows = endpoint.model.policy.max_queue_rows
+        self._make_in_thread(
+            lambda: codec.weigh(body, json_length=json_length, most_rows=most_rows),
+            reads_bytes=len(body),
+            then=lambda made_bytes: self._make_in_thread(
+                lambda: codec.decode(body, json_length=json_length),
+                reads_bytes=len(body) + made_bytes,
+                then=lambda request: self._queue(endpoint, request),
+            ),
+        )
 
     def _queue(self, endpoint: Endpoint, request: InferRequest) -> None:
         self._request = request
@@ -157,17 +162,16 @@ class Call:
         encoding = b""
         if self._is_open_inference:
             encoding = choose_encoding(self._headers.get(b"accept-encoding", b""))
-        codec, request = self._codec, self._request
+        codec = self._codec
         # Compressing touches every byte, binary ones too.
-        size_bytes = sum([output.nbytes for output in outputs]) if encoding else codec.written_bytes(request, outputs)
+        size_bytes = (
+            sum([output.nbytes for output in outputs]) if encoding else codec.written_bytes(self._request, outputs)
+        )
         if size_bytes > LARGE_BYTES:
-            self._make_in_thread(
-                lambda: _compressed(codec.encode(request, outputs), encoding),
-                then=lambda encoded: self._succeed(encoded, result),
-            )
+            self._encode_large(outputs, encoding, result)
             return
         try:
-            encoded = codec.encode(request, outputs)
+            encoded = codec.encode(self._request, outputs)
             if encoding:
                 encoded = _compressed(encoded, encoding)
         except RedserveError as error:
@@ -176,6 +180,13 @@ class Call:
             self._crash(error)
         else:
             self._succeed(encoded, result)
+
+    def _encode_large(self, outputs: list[Array], encoding: bytes, result: Answer[list[Array]]) -> None:
+        codec, request = self._codec, self._request
+        self._make_in_thread(
+            lambda: _compressed(codec.encode(request, outputs), encoding),
+            then=lambda encoded: self._succeed(encoded, result),
+        )
 
     def _make_in_thread(self, make: Callable[[], T], *, then: Callable[[T], None], reads_bytes: int = 0) -> None:
         """Go on with what `make` makes, which is much work.
