@@ -194,9 +194,9 @@ class FastRequest:
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         try:
-            self._call = self._door.service.infer(
-                self._target, self._headers, body, self.answer, arrived_s=self._arrived_s
-            )
+            call = self._door.service.infer(self._target, self._headers, body, self.answer, arrived_s=self._arrived_s)
+            if not self.response_complete:
+                self._call = call
         except Exception:  # not of the client's making: whatever is, the service answers
             logger.exception("a request failed unexpectedly")
             self.fail(RedserveError("the server failed on this request"))
@@ -222,6 +222,7 @@ class FastRequest:
         if self.response_complete:
             return
         self.response_complete = True
+        self._call = None  # which has this: a cycle would leave both to the garbage collector
         connection, body, error = self._connection, reply.body, reply.error
         if error is None:
             self._end(reply.status, "ok", "", model, len(body))
