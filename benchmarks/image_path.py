@@ -2,7 +2,8 @@
 
     python benchmarks/image_path.py [--quick]      needs redserve[dev]; writes benchmarks/results/image_path.json
 
-One image of 3x224x224 float32 (602 kB) at a time over one connection, as a binary tensor of the Open Inference Protocol.
+One image of 3x224x224 float32 (602 kB) at a time over one connection, as a binary tensor of the Open Inference
+Protocol.
 The server notes when the last bytes of a request came and when the engine was called with it; the engine does nothing.
 Beside it uvicorn with an ASGI callable that reads the body and answers a constant. The servers take turns, a fresh
 connection each round; CPU is that of the server's process, by request. Every answer is compared.
@@ -73,7 +74,8 @@ class Running:
             assert chunk, received
             received += chunk
         expected = b'"data":[0.0]' if self.kind != "bare" else b"[[0.0]]"
-        assert received.startswith(b"HTTP/1.1 200 ") and expected in received, received
+        assert received.startswith(b"HTTP/1.1 200 "), received
+        assert expected in received, received
 
 
 def main() -> None:

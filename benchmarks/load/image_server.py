@@ -8,6 +8,7 @@ The notes are the seconds from the last bytes of each request to the engine's ru
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -95,10 +96,8 @@ def main() -> None:
             only_reads, port=0, log_level="warning", access_log=False, proxy_headers=False, server_header=False
         )
         with_signals: uvicorn.Server = Announcing(config)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(with_signals.serve())
-        except KeyboardInterrupt:
-            pass
         return
     settings = Settings(port=0, max_batch_size=8)
     server = AnnouncingOurs(create_app(settings, engines={"glance": Glance}, registry=CollectorRegistry()), settings)

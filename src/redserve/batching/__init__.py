@@ -12,8 +12,8 @@ Theory of operation
 
     `admission`, `batch_queue` (of `line`s of what is `waiting`), `window`, `cost`, `isolate` and `linger` decide, and
     are told the time. `dispatcher` holds the one lock, for the time of an offer, a take or a cancel. `workers` are the
-    threads and tasks, which make their `attempts` at a `run`, `crew` is their side on the loop with the `watchdog` and
-    the `expiry`, `batcher` and `batched` what callers see.
+    threads and tasks, `inline` the loop itself, which make their `attempts` at a `run`, `crew` is their side on the
+    loop with the `watchdog` and the `expiry`, `batcher` and `batched` what callers see.
 
 The contract
     - `max_batch_size` counts rows. Requests share a batch only when their groups are equal; the group whose head
@@ -66,6 +66,14 @@ Decision: linger after a batch, gated.
 Decision: threads of our own.
     One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: a thread of its pool cannot take
     its next batch by itself, each batch costs a chain of futures, and the pool waits at exit for a call that hangs.
+
+Decision: short calls on the loop itself, where the caller says so.
+    Two switches of threads cost a batch more than a model of tens of microseconds. So `inline_below_s` lets a batcher
+    call its function on the loop, one batch a turn, so that other events are heard in between. Under load, with cold
+    caches and other processes, such a call was seen to take four times what it took at warm-up, so only a call that
+    usually takes more than that has grown; a thread has it from then on. A call that hangs is seen by a thread that
+    looks four times a second, interrupted, and made again by a thread. Refused: doing this for every function, since a
+    call that cannot be interrupted would stop the whole server.
 
 Decision: isolate by halves, widest first.
     One bad request of 32 costs 6 to 10 more runs and nobody else an answer. A half that must hold the fault, because

@@ -33,10 +33,11 @@ from redserve.errors import (
     TooManyConnections,
 )
 from redserve.metrics.labels import OTHER
-from redserve.server.bodies import MAX_LENGTH_DIGITS, MIN_BODY_BYTES_PER_S
+from redserve.server.bodies import MAX_LENGTH_DIGITS
 from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 from redserve.server.request_headers import by_name
+from redserve.server.unread import Unread
 
 LAST_CALL_S = 0.05
 """At shutdown an idle connection is heard for this long: a request may be in the kernel's buffer already."""
@@ -111,8 +112,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._is_refused = False
         self._is_shutting_down = False
         self._answering: RequestResponseCycle | None = None
-        self._unsent_bytes = 0  # of answers, when last looked at
-        self._unsent_since_s = 0.0
+        self._unread = Unread(limits.write_timeout_s)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, if there is room for one more."""
@@ -331,7 +331,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
 
     def check(self, now_s: float) -> None:
         """Close the connection if it has been reading nothing, sending headers, or nothing at all, for too long."""
-        if self._is_unread(now_s):
+        if self._unread.is_too_slow(self.transport.get_write_buffer_size(), now_s=now_s):
             self.transport.abort()  # to close it would wait for the client
             return
         if self._idle_since_s is not None and not self._is_in_body:
@@ -345,16 +345,6 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self.refuse(SlowHeaders(self.limits.header_timeout_s))
         else:
             self.transport.close()
-
-    def _is_unread(self, now_s: float) -> bool:
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if not self._unsent_bytes:
-            self._unsent_since_s = now_s
-        elif unsent_bytes < self._unsent_bytes:
-            taken_s = (self._unsent_bytes - unsent_bytes) / MIN_BODY_BYTES_PER_S
-            self._unsent_since_s = min(now_s, self._unsent_since_s + taken_s)
-        self._unsent_bytes = unsent_bytes
-        return unsent_bytes > 0 and now_s - self._unsent_since_s >= self.limits.write_timeout_s
 
     def shutdown(self) -> None:
         """Answer what has begun, then close; called by the server at its end."""
