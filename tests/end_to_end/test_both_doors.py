@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 from live_app import LiveApp
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.middleware.gzip import GZipMiddleware
 
 from redserve import demo
 from redserve.server import Settings, create_app
 from redserve.server.fast_door import FastDoor
 from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.runner import Server
 
 LIMIT_S = 20.0
 KEY = "a-key-for-inference"
@@ -263,3 +265,12 @@ def test_both_doors_write_the_same_log(pair: Pair):
     assert said[2] == said[3]
     assert [entry["status"] for entry in said] == [200, 200, 400, 400]
     assert said[0]["path"] == "/predict"
+
+
+@pytest.mark.parametrize("is_added", [False, True])
+def test_middleware_that_was_added_to_the_application_sees_every_request(is_added: bool):
+    app = create_app(Settings(port=0), registry=CollectorRegistry())
+    if is_added:
+        app.add_middleware(GZipMiddleware)
+
+    assert (Server(app, Settings(port=0)).config.http.keywords["door"].target_of(b"/predict") is None) == is_added

@@ -49,11 +49,15 @@ class FastDoor:
         keyring: The keys in force.
         aliases: Further paths of requests for inference.
         has_access_log: Whether each request is logged.
+
+    Attributes:
+        is_open: Whether it takes any request at all; closed, all go to ASGI.
     """
 
     def __init__(
         self, service: InferenceService, *, red: REDMetrics, keyring: Keyring, aliases: Aliases, has_access_log: bool
     ) -> None:
+        self.is_open = True
         self.service = service
         self.red = red
         self.bodies = service.terms.bodies
@@ -66,6 +70,8 @@ class FastDoor:
 
     def target_of(self, url: bytes) -> Target | None:
         """Where a POST of `url` goes; `None` is elsewhere, or spelled in a way that is left to ASGI."""
+        if not self.is_open:
+            return None
         target = self._targets.get(url)
         if target is None and b"%" not in url and b"?" not in url:
             target = self._aliases.target_of(url.decode("latin-1"))
