@@ -20,8 +20,8 @@ What a number means:
 - The rate is of answers that were complete while it was sent; the last ones, which come after, are in the percentiles.
 
 Decision: our own sender, an asyncio.Protocol on httptools under uvloop, one request at a time on a connection. It takes
-7.6 us of CPU a request in a closed loop, 30 with a Poisson plan of 8,000/s and all of its recording, where wrk takes 6
-and hey 19 (`benchmarks/results/sender_speed.json`). Refused: general HTTP clients, which cost more than the
+8 us of CPU a request in a closed loop, 31 with a Poisson plan of 8,000/s and all of its recording, where wrk takes 6
+and hey 21 (`benchmarks/results/sender_speed.json`). Refused: general HTTP clients, which cost more than the
 server does; wrk and hey themselves, which have no plan of departures and know no tensors.
 
 Decision: a plan is awaited with a timerfd. Event loops round timers to 1 ms, which would send 8,000/s in packs of

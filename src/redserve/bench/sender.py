@@ -18,14 +18,12 @@ from typing import Protocol
 
 from redserve.bench.alarm import Alarm
 from redserve.bench.connection import Connection, Departure
+from redserve.bench.lateness import Lateness
 from redserve.bench.load import Load, tls_context
 from redserve.bench.pacer import Pacer
 
 TICK_S = 0.1
 """How often timeouts are looked for, and `on_tick` is called."""
-
-PROBE_S = 0.01
-"""How often a closed loop, which has no plan to be late for, looks how late it gets to things."""
 
 _AT_ONCE = 64  # requests that leave before the loop looks after answers again
 _RECONNECT_S = 0.1
@@ -54,7 +52,6 @@ class Sender:
 
     Attributes:
         sent_for_s: How long it sent; less than asked for if it was stopped.
-        lateness_s: In a closed loop, how late it was each time that it looked.
         unsent: Requests that were due when the run ended and had not left: the sender could not keep the rate.
         stopped_because: Why the run ended early, else empty.
     """
@@ -71,12 +68,17 @@ class Sender:
         self._opening: set[asyncio.Task[None]] = set()
         self._pacer: Pacer | None = None
         self._alarm: Alarm | None = None
-        self._began_s = self._end_s = self._probe_at_s = self._abandon_at_s = math.inf
+        self._lateness: Lateness | None = None
+        self._began_s = self._end_s = self._abandon_at_s = math.inf
         self._is_running = False
         self.sent_for_s = 0.0
-        self.lateness_s: list[float] = []
         self.unsent = 0
         self.stopped_because = ""
+
+    @property
+    def lateness_s(self) -> list[float]:
+        """In a closed loop, how late it was each time that it looked; empty in an open one."""
+        return [] if self._lateness is None else self._lateness.samples_s
 
     def now_s(self) -> float:
         """Seconds since the run began."""
@@ -109,7 +111,7 @@ class Sender:
             on_tick: Called every tenth of a second; raises nothing.
         """
         self._record = recorder or self._record
-        self._numbers, self.lateness_s, self.unsent, self.stopped_because = itertools.count(), [], 0, ""
+        self._numbers, self.unsent, self.stopped_because = itertools.count(), 0, ""
         self._abandon_at_s = math.inf
         self._end_s = self.sent_for_s = self._load.duration_s if duration_s is None else duration_s
         self._began_s = monotonic() if start_at_s is None else start_at_s
@@ -117,8 +119,7 @@ class Sender:
             await asyncio.sleep(early_s)
         self._is_running = True
         if self._load.arrivals is None:
-            self._alarm = Alarm(self._probe)
-            self._probe_next()
+            self._lateness = Lateness()
             while self._idle:
                 self._free(self._idle.pop())
         else:
@@ -132,6 +133,8 @@ class Sender:
             if self._alarm is not None:
                 self._alarm.close()
                 self._alarm = None
+            if self._lateness is not None:
+                self._lateness.close()
 
     def stop(self, because: str) -> None:
         """Send nothing more; what is under way is waited for a moment longer."""
@@ -203,15 +206,6 @@ class Sender:
         next_s = pacer.next_s()
         if next_s < math.inf:
             alarm.set(self._began_s + next_s)
-
-    def _probe(self) -> None:
-        self.lateness_s.append(self.now_s() - self._probe_at_s)
-        self._probe_next()
-
-    def _probe_next(self) -> None:
-        self._probe_at_s = self.now_s() + PROBE_S
-        if self._alarm is not None:
-            self._alarm.set(self._began_s + self._probe_at_s)
 
     def _idle_connection(self) -> Connection | None:
         while self._idle:
