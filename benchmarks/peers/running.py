@@ -17,7 +17,7 @@ from load.watched import TICKS_PER_S
 from workload import Workload, WrongAnswer
 
 START_LIMIT_S = 60.0
-STOP_LIMIT_S = 10.0
+STOP_LIMIT_S = 5.0
 LOOK_S = 0.05
 
 
@@ -67,21 +67,19 @@ class Running:
 
     def __exit__(self, *exception: object) -> None:
         """SIGTERM to all of them, SIGKILL to those that stay."""
-        deadline_s = time.monotonic() + STOP_LIMIT_S
-        number = signal.SIGTERM
-        while pids := self.pids():
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(LOOK_S)
-            if time.monotonic() > deadline_s - STOP_LIMIT_S / 2:
-                number = signal.SIGKILL
-            if time.monotonic() > deadline_s:
-                raise RuntimeError(f"processes {pids} do not end")
-            time.sleep(LOOK_S)
-        self._process.wait()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline_s = time.monotonic() + STOP_LIMIT_S
+            while (left := self.pids()) and time.monotonic() < deadline_s:
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(LOOK_S)
+                time.sleep(LOOK_S)
         self._log.close()
+        if pids := self.pids():
+            raise RuntimeError(f"processes {pids} do not end")
+        self._process.wait()
 
     def cpu_s(self) -> float:
         """CPU seconds of all its processes, those that have ended included."""

@@ -91,7 +91,7 @@ def open_lines(names: list[str], best: str, rounds: list[Document]) -> list[str]
             p50, p99, cpu = (
                 statistics.median(loop[key] for loop in asked) for key in ("p50_ms", "p99_ms", "cpu_us_per_request")
             )
-            failed = sum(sum(loop.get("failures", {}).values()) for loop in asked)
+            failed = sum(sum(loop["failures"].values()) for loop in asked)
             rows.append([rate, name, f"{kept} of {len(asked)}", failed, p50, p99, cpu])
     return [
         "Open loop, Poisson arrivals, latency from the planned time. `kept` counts the rounds in which the sender was",
