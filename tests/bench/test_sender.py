@@ -259,6 +259,30 @@ def test_a_sender_runs_again_on_the_connections_it_has():
     assert min(departure.number for departure, *_ in real.answers) == 0
 
 
+def test_a_closed_loop_replaces_connections_that_were_lost_between_two_runs():
+    async def drive() -> tuple[Book, int]:
+        asked: list[Asked] = []
+
+        def answer(one: Asked) -> None:
+            asked.append(one)
+            one.answer()
+
+        async with PuppetHttp(answer) as puppet:
+            warm, real = Book(), Book()
+            sender = Sender(Load(host="127.0.0.1", port=puppet.port, requests=[post()], connections=2), warm)
+            await sender.connect()
+            await sender.run(duration_s=0.02)
+            for one in set(asked):
+                one.hang_up()
+            await sender.run(duration_s=0.1, recorder=real)
+            await sender.close()
+            return real, puppet.connections
+
+    real, connections = uvloop.run(drive())
+    assert connections == 4
+    assert any(status == 200 for _, _, status, _ in real.answers)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -186,7 +186,7 @@ def test_requests_of_somebody_else_are_a_mismatch_and_an_error(served):
         (("URL/predict", "--body", "{}"), "It answered 400"),
         (("URL", "--body", "{}"), "--body is for the URL of an endpoint"),
         (("URL", "--rows", "0"), "a request has >= 1 rows"),
-        (("URL", "--rows", "100000"), "refuses the rows that were made up"),
+        (("URL", "--rows", "3000"), "refuses the rows that were made up"),
         (("URL", "--data", "nothing.jsonl"), "No such file"),
         (("--compare", "a.json", "b.json"), "No such file"),
     ],

@@ -120,8 +120,10 @@ class Sender:
         self._is_running = True
         if self._load.arrivals is None:
             self._lateness = Lateness()
-            while self._idle:
-                self._free(self._idle.pop())
+            for _ in range(self._load.connections - len(self._connections)):  # lost since they were opened
+                self._open_later()
+            while (connection := self._idle_connection()) is not None:
+                self._free(connection)
         else:
             self._pacer = Pacer(self._load.arrivals, end_s=self._end_s)
             self._alarm = Alarm(self._send_due)
