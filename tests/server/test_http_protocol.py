@@ -1,5 +1,6 @@
 """One connection told the time, on a transport that only remembers."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -139,6 +140,14 @@ def test_a_refused_head_is_counted_under_its_method_with_the_time_since_its_firs
     assert counted(registry, "headers_too_large") == ended(registry, "PUT", "431", "client_error") == 1
     labels = {"route": "_other", "method": "PUT", "model": "", "outcome": "client_error"}
     assert registry.get_sample_value("inference_request_latency_seconds_sum", labels) == 7
+
+
+def test_a_refused_head_is_told_as_the_protocol_of_its_path_tells_errors(connection):
+    connection.data_received(b"POST /v2/models/digits/infer?a HTTP/1.1\r\n" + b"A: b\r\n" * 258)
+
+    assert json.loads(connection.transport.written.partition(b"\r\n\r\n")[2]) == {
+        "error": "there are more than 256 headers"
+    }
 
 
 def test_as_many_headers_as_may_be_are_no_mistake(connection):

@@ -14,20 +14,17 @@ earlier answer is the last one. Bodies are the door's business (`asgi_door.py`).
 """
 
 import asyncio
-import http
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from redserve.errors import (
     BadRequest,
     HeadersTooLarge,
     RedserveError,
-    Rejected,
     ShuttingDown,
     SlowHeaders,
     TooManyConnections,
@@ -36,7 +33,9 @@ from redserve.metrics.labels import OTHER
 from redserve.server.bodies import MAX_LENGTH_DIGITS
 from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
+from redserve.server.reply import error_reply
 from redserve.server.request_headers import by_name
+from redserve.server.targets import is_open_inference
 from redserve.server.unread import Unread
 
 LAST_CALL_S = 0.05
@@ -317,12 +316,10 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         method = self.parser.get_method().decode() if self.url else OTHER
         self.door.red.received(method)
         self.door.red.finished(OTHER, method, "", error.status, error.outcome, error.reason, duration_s)
-        body = orjson.dumps({"error": {"reason": error.reason, "message": str(error)}})
-        retry = b"retry-after: 1\r\n" if isinstance(error, Rejected) else b""
-        self.transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-            % (error.status, http.HTTPStatus(error.status).phrase.encode(), len(body), retry, body)
-        )
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        reply = error_reply(error, is_open_inference=is_open_inference(path))
+        lines = [b"%b: %b\r\n" % header for header in reply.headers]
+        self.transport.write(b"".join([STATUS_LINE[reply.status], *lines, b"connection: close\r\n\r\n", reply.body]))
         # Closing at once would reset the connection while the client still sends, and take the answer from it.
         # Source: RFC 9112, 9.6
         if self.transport.can_write_eof():
