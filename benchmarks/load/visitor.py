@@ -208,6 +208,7 @@ class Visitor:
 
     async def does_not_read(self) -> None:
         """Until the server gives it up; of what is in no count, since nobody knows how much of it was answered."""
+        await self.leave()  # its own connection would be idle for so long that the server closes it
         loop = asyncio.get_running_loop()
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
