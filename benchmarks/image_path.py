@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few requests; write nothing")
     options = parser.parse_args()
-    rounds, count = (1, 5) if options.quick else (9, 200)
+    rounds, count = (1, 5) if options.quick else (9, 2_000)
     sent, servers = request(), [Running(kind) for kind in KINDS]
     cpu_us: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for turn in range(rounds):
