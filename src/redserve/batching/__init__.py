@@ -96,7 +96,7 @@ Decision: who will be late makes room.
     Before a newcomer is refused, those who wait and would be late by the mean are told so at once, if it can be in time
     without them. A batch that took longer than expected makes a whole batch of those behind it late; they would
     otherwise hold their places until it is theirs, and leave the engine idle when nobody comes after them: bursts at
-    1.2 times and a device that turns half as fast at 5 times gained 1 to 3 points of goodput.
+    1.2 times and a device that turns half as fast at 5 times gained 1 to 2 points of goodput.
 
 Decision: nobody is passed over for being small.
     A window whose requests are surely in time runs even if the next request is too large to fill it up. Refused: always
