@@ -213,7 +213,7 @@ class PredictedLate(Overloaded):
     reason = "predicted_late"
 
     def __init__(self, *, late_s: float) -> None:
-        super().__init__(f"the answer would come {1000 * late_s:.0f} ms after its deadline", retry_after_s=late_s)
+        super().__init__(f"the answer may come {1000 * late_s:.0f} ms after its deadline", retry_after_s=late_s)
         self.late_s = late_s
 
 

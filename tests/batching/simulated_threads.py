@@ -58,6 +58,7 @@ class World:
             policy,
             clock=lambda: self.now_s,
             turn_away=lambda _: None,
+            displace=lambda _: None,
             gate=LingerGate() if policy.linger else None,
         )
         worker = SimulatedWorker(self, service_s)

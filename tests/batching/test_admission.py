@@ -22,6 +22,7 @@ class Place:
     def __init__(self, service_times_s: dict[int, float] = TEN_MS, *, instances: int = 1, **numbers: Any) -> None:
         policy = BatchPolicy(**{"max_batch_size": 4, **numbers})
         self.cost = CostModel(service_times_s)
+        self.cost.noise = 0.0
         self.queue: BatchQueue[Waiting] = BatchQueue(policy, self.cost)
         self.running: dict[Any, Run[Waiting]] = {}
         self.instances = [Instance() for _ in range(instances)]
@@ -65,6 +66,15 @@ def test_what_runs_what_waits_and_its_own_batch_must_end_before_the_deadline():
     place.admit(0.002, 0.0285)
 
 
+def test_one_standard_deviation_of_all_that_runs_before_must_fit_too():
+    place = Place()
+    place.cost.noise = 0.2**2
+    place.waits(12)
+
+    assert place.late_s(0.0, 0.0435) == 0.0005  # four batches of 10 ms, each give or take 2: 4 ms together
+    place.admit(0.0, 0.0445)
+
+
 def test_who_is_due_earlier_goes_before_those_who_wait():
     place = Place()
     place.runs(4, since_s=0.0)
@@ -102,7 +112,8 @@ def test_who_waits_and_will_be_late_makes_room_for_who_will_not():
     place.admit(0.001, 0.0255)
 
     assert place.queue.rows == 1
-    assert [request.deadline_s for request in place.queue.pop_hopeless()] == [0.0205] * 4
+    assert [request.deadline_s for request, _ in place.admission.displaced] == [0.0205] * 4
+    assert [round(late_s, 6) for _, late_s in place.admission.displaced] == [0.0003] * 4
 
 
 def test_who_would_be_late_even_so_takes_nobodys_place():

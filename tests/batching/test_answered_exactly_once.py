@@ -20,11 +20,13 @@ from redserve.errors import (
     DeadlineExpired,
     ModelError,
     Overloaded,
+    PredictedLate,
     RunTimeout,
     ShuttingDown,
     WrongResultCount,
 )
 
+NO_TIME = (DeadlineExpired, PredictedLate)
 Payload = tuple[int, str, int]  # number, what it does to its batch, rows
 
 requests = st.tuples(
@@ -132,8 +134,8 @@ def test_every_request_is_answered_exactly_once(
             assert answer.result == [number]
             assert deed == "fine"
         else:
-            assert isinstance(answer.error, (ModelError, ShuttingDown, DeadlineExpired))
-        if isinstance(answer.error, DeadlineExpired):
+            assert isinstance(answer.error, (ModelError, ShuttingDown, *NO_TIME))
+        if isinstance(answer.error, NO_TIME):
             assert (answer.compute_s, answer.batch_rows) == (0.0, 0)
             assert due_s[number] < math.inf or policy.slo_s is not None
     has_deadlines = policy.slo_s is not None or any(deadline_s < math.inf for deadline_s in due_s.values())
@@ -176,7 +178,7 @@ async def test_under_stress_with_real_threads_everybody_is_answered_once_and_the
         def answer(answer: Answer[int]) -> None:
             nonlocal expired
             answered[number] += 1
-            if isinstance(answer.error, DeadlineExpired) or "no time to try it alone" in str(answer.error):
+            if isinstance(answer.error, NO_TIME) or "no time to try it alone" in str(answer.error):
                 expired += 1
             elif answer.error is not None or answer.result != number + 1:
                 wrong.append(number)

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from batching.fakes import Inbox, PuppetEngine, RecordingObserver
 from batching.virtual_time import run
 from redserve.batching import Answer, Batcher, BatchPolicy
-from redserve.errors import DeadlineExpired, Overloaded
+from redserve.errors import DeadlineExpired, Overloaded, PredictedLate
 
 Arrival = tuple[float, str, float, dict[str, Any]]  # when, key, budget, other arguments of `submit`
 
@@ -25,7 +26,10 @@ def split(payload: str, max_rows: int) -> list[tuple[str, int]]:
 
 
 def serve(
-    arrivals: list[Arrival], engine: Any = echo_10_ms, **policy: Any
+    arrivals: list[Arrival],
+    engine: Any = echo_10_ms,
+    service_times_s: Mapping[int, float] = {},
+    **policy: Any,
 ) -> tuple[dict[str, Answer[Any]], dict[str, float]]:
     """The answers, and when they came."""
     inbox, answered_s = Inbox(), {}
@@ -38,6 +42,7 @@ def serve(
             split=split,
             join="".join,
             max_run_s=None,
+            service_times_s=service_times_s,
             clock=loop.time,
         ) as batcher:
             for when_s, key, budget_s, rest in arrivals:
@@ -138,6 +143,22 @@ def test_those_who_have_expired_free_their_place():
     answers, _ = serve(arrivals, max_queue_rows=1)
 
     assert answers["b"].error is None
+
+
+def test_who_makes_room_for_others_is_told_at_once_how_late_it_would_have_been():
+    async def engine(payloads: list[str]) -> list[str]:
+        await asyncio.sleep(0.030 if payloads == ["slow"] else 0.010)
+        return payloads
+
+    arrivals: list[Arrival] = [(0.0, "slow", math.inf, {}), (0.001, "a", 0.025, {}), (0.018, "b", 0.025, {})]
+
+    answers, answered_s = serve(arrivals, engine, service_times_s={1: 0.010}, max_batch_size=1)
+
+    error = answers["a"].error  # as the running one has taken 8 ms too long, 8 more are expected, and then its own 10
+    assert isinstance(error, PredictedLate)
+    assert (error.status, round(error.late_s, 6), error.retry_after_s) == (503, 0.010, error.late_s)
+    assert (round(answers["a"].queue_s, 6), answers["a"].batch_rows) == (0.017, 0)
+    assert answered_s == {"a": 0.018, "slow": 0.030, "b": 0.040}
 
 
 async def test_a_hanging_function_delays_nobodys_expiry():

@@ -142,7 +142,7 @@ def learn(app, *, seconds):
 @pytest.mark.parametrize("status", [503, 429])
 @pytest.mark.parametrize(
     ("settings", "reason", "retry_after"),
-    [({"max_queue_rows": 1}, "queue_full", {"2", "3"}), ({"slo_ms": 50}, "predicted_late", {"5", "6"})],
+    [({"max_queue_rows": 1}, "queue_full", {"2", "3"}), ({"slo_ms": 50}, "predicted_late", {"6", "7"})],
     ids=["queue_full", "predicted_late"],
 )
 async def test_retry_after_is_what_the_batches_ahead_will_take(engine, registry, settings, reason, retry_after, status):

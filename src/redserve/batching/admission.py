@@ -32,6 +32,10 @@ class Admission(Generic[W]):
         queue: Where the requests wait.
         running: What runs now.
         instances: What runs it.
+
+    Attributes:
+        displaced: Those who have left the queue to make room since somebody emptied this, and by how many seconds
+            they would have been late.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Admission(Generic[W]):
         running: Mapping[Worker, Run[W]],
         instances: Collection[Instance],
     ) -> None:
+        self.displaced: list[tuple[W, float]] = []
         self._policy = policy
         self._cost = cost
         self._queue = queue
@@ -62,12 +67,13 @@ class Admission(Generic[W]):
     def admit(self, requests: Sequence[W]) -> None:
         """Queue `requests`, which are one in parts and have just arrived.
 
-        Where they would be late, those who wait and will be late themselves make room, see `BatchQueue.pop_hopeless`.
+        Where they would be late, those who wait and will be late themselves make room, see `displaced`.
         An empty queue lets everybody in. It has to: a model that has learnt that everything is late would never be
         told otherwise.
 
         Raises:
-            PredictedLate: Its last part would end after its deadline, more likely than not.
+            PredictedLate: Its last part would end after its deadline, if what is ahead of it takes one standard
+                deviation longer than the mean.
             QueueFull: It does not fit; or it has a deadline, too little is known to predict anything, and more waits
                 than could be served until then.
             ValueError: As `BatchQueue.offer`.
@@ -112,11 +118,11 @@ class Admission(Generic[W]):
             if self._queue.rows + rows > limit:
                 raise QueueFull(waiting=self._queue.rows, limit=limit)
             return
-        late_s = self._finish_s(first, rows, now_s) - first.deadline_s
+        late_s = self._safe_finish_s(first, rows, now_s) - first.deadline_s
         if late_s > 0:
             self._has_refused = True
             if self._make_room(first, rows, now_s):
-                late_s = self._finish_s(first, rows, now_s) - first.deadline_s
+                late_s = self._safe_finish_s(first, rows, now_s) - first.deadline_s
         if late_s > 0:
             raise PredictedLate(late_s=late_s)
 
@@ -133,10 +139,19 @@ class Admission(Generic[W]):
         if free_s + self._cost.service_s(min(rows, self._policy.max_batch_size)) > first.deadline_s:
             return False
         self._look_again_s = now_s + _LOOK_EVERY * self._cost.service_s(self._policy.max_batch_size)
-        return self._queue.drop_late(free_s, engines=active)
+        displaced = self._queue.drop_late(free_s, engines=active)
+        self.displaced += displaced
+        return bool(displaced)
+
+    def _safe_finish_s(self, first: W, rows: int, now_s: float) -> float:
+        """When the last of `rows` is answered that come with `first`, and one standard deviation of all until then."""
+        finish_s = self._finish_s(first, rows, now_s)
+        full_s = self._cost.service_s(round(self._full_rows))
+        batches = max((finish_s - now_s) / full_s, 1.0)
+        return finish_s + math.sqrt(batches * self._cost.noise) * full_s
 
     def _finish_s(self, first: W, rows: int, now_s: float) -> float:
-        """When the last of `rows` is answered that come with `first`."""
+        """When that is by the mean."""
         service_s, full_rows, active = self._cost.service_s, self._full_rows, self._active()
         before, behind, others = self._queue.around(first)
         batches_before = math.ceil((before + rows) / full_rows) - 1

@@ -56,11 +56,6 @@ class BatchQueue(Generic[W]):
         return self._with_deadline > 0
 
     @property
-    def has_hopeless(self) -> bool:
-        """Whether `pop_hopeless` has anybody to tell of."""
-        return bool(self._hopeless)
-
-    @property
     def is_full(self) -> bool:
         """Whether some group fills a batch, so that waiting longer gains it nothing."""
         return bool(self._full)
@@ -151,23 +146,24 @@ class BatchQueue(Generic[W]):
             for line in self._lines.values()
         )
 
-    def drop_late(self, free_s: float, *, engines: int) -> bool:
-        """Make those hopeless who would be late by the mean, behind full batches of their group.
+    def drop_late(self, free_s: float, *, engines: int) -> list[tuple[W, float]]:
+        """Take out those who would be late by the mean, behind full batches of their group.
 
         Args:
             free_s: When the next engine is free.
             engines: That run what waits.
 
         Returns:
-            Whether there were any.
+            They, and by how many seconds.
         """
         full_s = self._cost.service_s(self._max_rows)
-        before = len(self._hopeless)
+        dropped: list[tuple[W, float]] = []
         for line in list(self._lines.values()):
             late = line.late(first_end_s=free_s + full_s, then_every_s=full_s / engines, max_rows=self._max_rows)
-            for index in reversed(late):
-                self._hopeless += self._remove(line, index, index + 1)
-        return len(self._hopeless) > before
+            for index, late_s in reversed(late):
+                (request,) = self._remove(line, index, index + 1)
+                dropped.append((request, late_s))
+        return dropped
 
     def pop_hopeless(self) -> list[W]:
         """Those who left the queue since the last call because they can no longer be answered in time."""

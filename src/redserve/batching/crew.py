@@ -27,7 +27,7 @@ from redserve.batching.request import Answer, Request
 from redserve.batching.run import Instance, Run, Worker
 from redserve.batching.watchdog import Watchdog
 from redserve.batching.workers import Home, TaskWorker, ThreadWorker
-from redserve.errors import DeadlineExpired, RedserveError, RunTimeout, ShuttingDown
+from redserve.errors import DeadlineExpired, PredictedLate, RedserveError, RunTimeout, ShuttingDown
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -71,7 +71,12 @@ class Crew(Generic[P, R]):
             raise ValueError("only one plain function can run inline")
         gate = LingerGate() if policy.linger and is_threaded and inline_below_s is None else None
         self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(
-            policy, clock=clock, turn_away=self._turn_away_soon, cost=CostModel(service_times_s), gate=gate
+            policy,
+            clock=clock,
+            turn_away=self._turn_away_soon,
+            displace=self._refuse_soon,
+            cost=CostModel(service_times_s),
+            gate=gate,
         )
         self.is_closing = False
         self._is_broken = False
@@ -212,6 +217,16 @@ class Crew(Generic[P, R]):
         now_s = self._clock()
         for request in requests:
             request.settle(Answer(None, DeadlineExpired(), now_s - request.arrived_s, 0.0, 0))
+
+    def _refuse_soon(self, displaced: list[tuple[Request[P, R], float]]) -> None:
+        """Called while somebody is being let in."""
+        self._home.loop.call_soon(self._refuse, displaced)
+
+    def _refuse(self, displaced: list[tuple[Request[P, R], float]]) -> None:
+        """Answer those that made room for others."""
+        now_s = self._clock()
+        for request, late_s in displaced:
+            request.settle(Answer(None, PredictedLate(late_s=late_s), now_s - request.arrived_s, 0.0, 0))
 
     def _fail_queued(self, error: RedserveError) -> None:
         now_s = self._clock()

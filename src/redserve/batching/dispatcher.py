@@ -36,6 +36,8 @@ class Dispatcher(Generic[W]):
         clock: Seconds that only grow.
         turn_away: Called, by whoever asked for the step and with no lock held, with those that can no longer be
             answered in time; they have left the queue.
+        displace: Called, by whoever offers and with no lock held, with those that made room for others, and by how
+            many seconds they would have been late; they have left the queue.
         gate: Whether a worker lingers; `None`: never.
     """
 
@@ -45,12 +47,14 @@ class Dispatcher(Generic[W]):
         *,
         clock: Callable[[], float],
         turn_away: Callable[[list[W]], None],
+        displace: Callable[[list[tuple[W, float]]], None],
         cost: CostModel | None = None,
         gate: LingerGate | None = None,
     ) -> None:
         self.instances: list[Instance] = []
         self._clock = clock
         self._turn_away = turn_away
+        self._displace = displace
         self._lock = Lock()
         self._cost = cost or CostModel({})
         self._queue: BatchQueue[W] = BatchQueue(policy, self._cost)
@@ -89,10 +93,9 @@ class Dispatcher(Generic[W]):
                 if self._gate is not None:
                     self._gate.arrived(now_s=requests[0].arrived_s)
         finally:
-            if self._queue.has_hopeless:  # they made room, or tried to
-                with self._lock:
-                    hopeless = self._queue.pop_hopeless()
-                self._turn_away(hopeless)
+            if self._admission.displaced:
+                displaced, self._admission.displaced = self._admission.displaced, []
+                self._displace(displaced)
 
     def cancel(self, request: W) -> bool:
         """See `BatchQueue.cancel`."""

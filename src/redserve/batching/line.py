@@ -56,15 +56,19 @@ class Line(Generic[W]):
                 return range(count)
         return range(len(self.requests))
 
-    def late(self, *, first_end_s: float, then_every_s: float, max_rows: int) -> list[int]:
-        """Who would be late if batches of `max_rows`, from the head, ended at these times; those leave their place."""
-        late: list[int] = []
+    def late(self, *, first_end_s: float, then_every_s: float, max_rows: int) -> list[tuple[int, float]]:
+        """Who would be late if batches of `max_rows`, from the head, ended at these times; those leave their place.
+
+        Returns:
+            Their indices, and by how many seconds.
+        """
+        late: list[tuple[int, float]] = []
         end_s, room = first_end_s, max_rows
         for index, request in enumerate(self.requests):
             if request.rows > room:
                 end_s, room = end_s + then_every_s, max_rows
             if request.deadline_s < end_s:
-                late.append(index)
+                late.append((index, end_s - request.deadline_s))
             else:
                 room -= request.rows
         return late
