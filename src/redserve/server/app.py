@@ -7,6 +7,7 @@ warm.
 """
 
 import asyncio
+import gc
 import importlib.metadata
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -46,6 +47,7 @@ class Serving:
         service: Runs them.
         keyring: Who may ask for what.
         fast_door: The way to the service past ASGI.
+        owns_process: Nothing else runs in the process: it may be tuned for this.
         draining: Shutting down: still answering, but no longer ready.
         loaded: Set once every model is ready or has failed.
     """
@@ -55,6 +57,7 @@ class Serving:
     service: InferenceService
     keyring: Keyring
     fast_door: FastDoor
+    owns_process: bool = False
     draining: bool = False
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,6 +79,7 @@ def create_app(
     Raises:
         ValueError: A setting, or a file that one names, is wrong.
     """
+    owns_process = settings is None
     if settings is None:  # as `uvicorn --factory` calls it: this is the server, and nobody else configures its log
         settings = Settings.load()
         configure_logging(settings.log_level)
@@ -94,7 +98,7 @@ def create_app(
         aliases=aliases,
         has_access_log=settings.access_log,
     )
-    serving = Serving(settings, repository, service, keyring, fast_door)
+    serving = Serving(settings, repository, service, keyring, fast_door, owns_process)
     app = FastAPIOffline(
         title="redserve",
         version=importlib.metadata.version("redserve"),
@@ -134,6 +138,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
     async def load() -> None:
         await serving.repository.load()
+        if serving.owns_process:
+            gc.collect()
+            gc.freeze()  # what is here stays: no later collection needs to look at it
         serving.loaded.set()
         await serving.repository.follow(serving.settings.poll_s)
 

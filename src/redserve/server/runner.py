@@ -9,7 +9,6 @@ uvicorn by itself raises the signal again once it is done, and so ends with stat
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -74,6 +73,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         serving: Serving = app.state.redserve
+        serving.owns_process = True
         # Middleware that was added to the application is to see every request: they go through ASGI then.
         serving.fast_door.is_open = {added.cls for added in app.user_middleware} <= OWN_MIDDLEWARE
         super().__init__(
@@ -198,8 +198,6 @@ class Server(uvicorn.Server):
         await self._serving.loaded.wait()
         if self.should_exit:
             return
-        gc.collect()
-        gc.freeze()  # what is here stays: no later collection needs to look at it
         failed = self._serving.repository.not_ready()
         for name, reason in failed.items():
             print(f"redserve: model {name!r} cannot be served: {reason}", file=sys.stderr, flush=True)
