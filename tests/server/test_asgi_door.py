@@ -1,10 +1,12 @@
 import asyncio
 
+import pytest
 from in_process import client_of
 
 from drive_asgi import scope_of
 from puppet_engine import PuppetEngine
 from redserve.server import Settings, create_app
+from redserve.server.asgi_door import InferenceDoor
 
 BODY = b'{"instances": [[1, 2]]}'
 
@@ -45,3 +47,49 @@ async def test_bodies_that_are_on_their_way_share_a_bound_and_give_their_part_ba
             left.pieces.put_nowait({"type": "http.disconnect"})
             await left.answer
             assert left.sent == []
+
+
+async def test_a_body_that_comes_later_is_waited_for(registry):
+    app = create_app(Settings(), engines={"puppet": PuppetEngine}, registry=registry)
+    async with client_of(app):
+        late = Sender(app)
+        await asyncio.sleep(0)
+        late.put(BODY[:5], more=True)
+        late.put(BODY[5:], more=False)
+
+        assert await late.status() == 200
+
+
+async def test_a_receive_that_is_no_coroutine_is_awaited_all_the_same(registry):
+    app = create_app(Settings(), engines={"puppet": PuppetEngine}, registry=registry)
+    async with client_of(app) as client:
+        await client.get("/livez")
+        door = app.middleware_stack
+        while not isinstance(door, InferenceDoor):
+            door = door.app
+        sent = []
+
+        def receive():
+            message = asyncio.get_running_loop().create_future()
+            message.set_result({"type": "http.request", "body": BODY, "more_body": False})
+            return message
+
+        async def send(message):
+            sent.append(message)
+
+        await door(scope_of("/predict", "POST"), receive, send)
+
+    assert sent[0]["status"] == 200
+
+
+async def test_who_is_cancelled_while_its_body_comes_leaves_nothing_behind(registry):
+    app = create_app(Settings(), engines={"puppet": PuppetEngine}, registry=registry)
+    async with client_of(app):
+        cancelled = Sender(app)
+        await asyncio.sleep(0)
+        cancelled.answer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled.answer
+
+        assert not cancelled.pieces._getters
+        assert cancelled.sent == []

@@ -4,9 +4,11 @@ receive ─ read: 413, 408, 503 ─> body ─ hold, while a thread unpacks and d
 """
 
 import asyncio
+from collections.abc import Awaitable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from types import CoroutineType
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from redserve.errors import QueueFull, SlowRequest, TooLarge, TooMuchToRead
 
@@ -72,13 +74,19 @@ class Bodies:
         """
         if declared.isdigit() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > self.max_body_bytes):
             raise TooLarge(self.max_body_bytes)
+        first = _Begun(receive())
+        message = first.result
+        if message is not None and message["type"] == "http.request" and not message.get("more_body", False):
+            whole: bytes = message.get("body", b"")  # most are there by now: a timer would cost more than reading them
+            if len(whole) <= self.max_body_bytes:
+                return whole
         chunks: list[bytes] = []
         size_bytes = held_bytes = 0
         try:
             async with asyncio.timeout(self.timeout_s) as reading:
                 last_s = reading.when() or 0.0
+                message = await first
                 while True:
-                    message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
                     chunk = message.get("body", b"")
@@ -91,7 +99,37 @@ class Bodies:
                     self.hold(len(chunk))
                     held_bytes += len(chunk)
                     reading.reschedule(last_s + size_bytes / MIN_BODY_BYTES_PER_S)
+                    message = await receive()
         except TimeoutError:
             raise SlowRequest(size_bytes) from None
         finally:
             self.release(held_bytes)
+
+
+class _Begun:
+    """What `receive` gave, taken as far as it goes without waiting.
+
+    Attributes:
+        result: The message, if it was there; else awaiting this brings it.
+    """
+
+    def __init__(self, receiving: Awaitable[Message]) -> None:
+        self.result: Message | None = None
+        self._receiving = receiving
+        self._begun = receiving if isinstance(receiving, CoroutineType) else None
+        if self._begun is not None:
+            try:
+                self._waits_for = self._begun.send(None)
+            except StopIteration as returned:
+                self.result = returned.value
+
+    def __await__(self) -> Generator[object, None, Message]:
+        if self.result is not None:
+            return self.result
+        if self._begun is not None:
+            try:
+                yield self._waits_for
+            except BaseException:
+                self._begun.close()
+                raise
+        return (yield from self._receiving.__await__())
