@@ -257,6 +257,25 @@ def costed(*requests: Waiting, service_s: float = 0.010, **policy: float) -> Bat
     return queue
 
 
+def test_a_batch_is_cut_down_to_a_size_and_what_is_left_is_in_the_next_one():
+    policy = BatchPolicy(max_batch_size=4, batch_sizes=(1, 2, 4))
+    queue: BatchQueue[Waiting] = BatchQueue(policy, CostModel({1: 0.001, 2: 0.001, 4: 0.004}, policy.batch_sizes))
+    first, second, third = waiting(), waiting(), waiting()
+    queue.offer(first, second, third)
+
+    batch = taken(queue)
+    assert (batch.requests, batch.why) == ([first, second], "full")
+    batch = taken(queue)
+    assert (batch.requests, batch.why) == ([third], "idle")
+    assert queue.rows == 0
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 4), (0, 4), (1, 2), (1, 2, 8), (1, 2, 2, 4)])
+def test_sizes_that_do_not_ascend_to_the_largest_batch_are_refused(sizes):
+    with pytest.raises(ValueError, match="batch_sizes must ascend"):
+        BatchPolicy(max_batch_size=4, batch_sizes=sizes)
+
+
 def test_who_cannot_be_in_time_any_more_leaves_when_the_batch_that_forgoes_it_is_taken():
     hopeless, fine = waiting(deadline_s=0.009), waiting(deadline_s=0.1)
     queue = costed(hopeless, fine)

@@ -466,6 +466,18 @@ async def test_the_observer_is_told_the_name_the_bound_and_the_depth():
     assert observer.is_closed
 
 
+async def test_the_observer_is_told_what_a_batch_is_padded_with():
+    engine, observer = PuppetEngine(), RecordingObserver()
+    policy = BatchPolicy(max_batch_size=8, batch_sizes=(1, 4, 8))
+    async with Batcher(engine, policy=policy, observer=observer) as batcher:
+        answers = [asyncio.ensure_future(batcher(index)) for index in range(3)]
+        await engine.entered()
+        engine.end(0)
+        await asyncio.gather(*answers)
+        await turns()
+    assert [(report.rows, report.padded_rows) for report in observer.reports] == [(3, 1)]
+
+
 async def test_an_observer_that_fails_fails_no_request_and_is_logged_once(caplog: pytest.LogCaptureFixture):
     class Broken(RecordingObserver):
         def record(self, report: Any) -> None:

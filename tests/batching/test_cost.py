@@ -164,3 +164,11 @@ def test_stalls_with_a_usual_batch_in_between_are_never_believed():
             cost.observe(rows=1, seconds=WARM_UP[1])
 
     assert cost.service_s(1) < 3 * WARM_UP[1]
+
+
+def test_where_batches_are_padded_they_take_as_long_as_the_size_they_are_padded_to():
+    cost = CostModel({1: 0.001, 8: 0.002, 16: 0.009}, sizes=(1, 8, 16))
+    assert [cost.service_s(rows) for rows in (1, 2, 8, 9, 16)] == [0.001, 0.002, 0.002, 0.009, 0.009]
+
+    learnt(lambda rows: 0.020, sizes=[9, 11, 15], noise=0.0, batches=500, cost=cost)
+    assert cost.service_s(16) == pytest.approx(0.020, rel=0.02)

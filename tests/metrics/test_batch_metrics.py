@@ -13,6 +13,7 @@ class Report:
     why: str = "idle"
     waits_s: list[float] = field(default_factory=lambda: [0.001, 0.002])
     compute_s: float = 0.005
+    padded_rows: int = 0
 
 
 def test_queue_depth_and_limit_are_read_when_scraped(registry):
@@ -33,6 +34,16 @@ def test_a_batch_is_counted_once_and_its_waits_each(registry):
     assert registry.get_sample_value("inference_batch_size_sum", DIGITS) == 3
     assert registry.get_sample_value("inference_compute_seconds_sum", DIGITS) == 0.005
     assert registry.get_sample_value("inference_batches_total", {**DIGITS, "why": "idle"}) == 1
+
+
+def test_rows_that_fill_a_batch_up_are_counted_apart(registry):
+    recorder = BatchMetrics(registry).watch("digits", "1", lambda: 0, 1024)
+    recorder.record(Report(rows=3, padded_rows=1))
+    recorder.record(Report(rows=4))
+    recorder.record(Report(rows=5, padded_rows=3))
+
+    assert registry.get_sample_value("inference_padded_rows_total", DIGITS) == 4
+    assert registry.get_sample_value("inference_batch_size_sum", DIGITS) == 12
 
 
 def test_batch_sizes_are_bounded_by_powers_of_two_up_to_1024(registry):

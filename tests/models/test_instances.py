@@ -143,3 +143,31 @@ def test_a_sample_that_does_not_fit_the_model_is_refused(tmp_path, sample, messa
 def test_labels_of_an_output_that_the_model_lacks_are_refused():
     with pytest.raises(ModelLoadError, match="labels: the model has no output 'z'; it has y"):
         prepare(PuppetEngine, ModelOptions(labels={"z": ["a"]}))
+
+
+async def test_batches_are_padded_where_asked_and_every_size_is_warm():
+    puppets = Puppets()
+    options = ModelOptions(max_batch_size=6, batch_buckets="on")
+    model = ServedModel("puppet", puppets, options=options)
+    await model.load()
+    (engine,) = puppets.made
+    assert model.policy.batch_sizes == (1, 2, 4, 6)
+    assert [point.rows for point in model.curve] == [1, 2, 4, 6][: len(model.curve)]
+    assert {1, 2, 4, 6} <= set(engine.ran_rows)
+    before = len(engine.ran_rows)
+
+    answered: asyncio.Future[Answer[list[Array]]] = asyncio.get_running_loop().create_future()
+    model.infer({"x": np.ones((3, 2), np.float32)}, answered.set_result)
+    answer = await answered
+
+    assert answer.result is not None
+    assert answer.result[0].tolist() == [[2, 2]] * 3
+    assert engine.ran_rows[before:] == [4]
+    await model.drain()
+
+
+async def test_without_being_asked_nothing_is_padded_on_the_cpu():
+    puppets = Puppets()
+    model = await ready(puppets, 1)
+    assert model.policy.batch_sizes == ()
+    await model.drain()

@@ -70,7 +70,7 @@ def test_a_version_policy_has_four_forms(config, text, policy):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_batch = 3", "max_batch: unknown key; known are batching, device, "),
+        ("max_batch = 3", "max_batch: unknown key; known are batch_buckets, batching, device, "),
         ("port = 3", "port: unknown key"),
         ("[label]\ny = []", "label: unknown key"),
         ("max_batch_size = 0", "max_batch_size: Input should be greater than or equal to 1"),
@@ -95,6 +95,10 @@ def test_a_version_policy_has_four_forms(config, text, policy):
         ('length_buckets = "8,b"', "length_buckets: write lengths such as 16,32,64"),
         ("length_buckets = [[8]]", "length_buckets: write lengths such as 16,32,64"),
         ("length_buckets = 8", "length_buckets: "),
+        ('batch_buckets = "many"', "batch_buckets: write auto, on, off, or sizes such as 1,4,16, not 'many'"),
+        ("batch_buckets = [0, 2]", "batch_buckets: a batch has at least one row"),
+        ("batch_buckets = []", "batch_buckets: a batch has at least one row"),
+        ("max_batch_size = 4\nbatch_buckets = [1, 8]", "batch_buckets: no batch is larger than max_batch_size 4"),
         ("max_batch_size = \n", "Invalid value"),
     ],
 )
@@ -131,6 +135,13 @@ def test_lengths_that_share_a_batch_are_asked_for_by_model_or_for_all(config, mo
     monkeypatch.setenv("REDSERVE_LENGTH_BUCKETS", "4, 8")
     assert config("").model_options().lengths == LengthBuckets(sizes=(4, 8))
     assert config("length_buckets = [5]").model_options().lengths == LengthBuckets(sizes=(5,))
+
+
+def test_batch_buckets_are_a_word_or_sizes(config):
+    assert config("").model_options().batch_buckets == "auto"
+    assert config("batch_buckets = 'off'").model_options().batch_buckets == "off"
+    assert config("batch_buckets = [8, 2, 8]").model_options().batch_buckets == (2, 8)
+    assert config("batch_buckets = '1,4,16'").model_options().batch_buckets == (1, 4, 16)
 
 
 def test_a_model_without_a_configuration_is_served_as_the_server_says():

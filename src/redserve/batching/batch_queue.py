@@ -17,7 +17,7 @@ from redserve.batching.cost import CostModel
 from redserve.batching.line import Line
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.waiting import Batch, W, Waiting
-from redserve.batching.window import choose_window
+from redserve.batching.window import choose_window, cut_to_size
 from redserve.errors import QueueFull
 
 __all__ = ["Batch", "BatchQueue", "Waiting"]
@@ -113,6 +113,9 @@ class BatchQueue(Generic[W]):
         elif not self._with_deadline:
             lines = [self._lines[next(iter(self._by_arrival)).group]]
         line, window = self._choose(lines, now_s)
+        sizes = self._policy.batch_sizes
+        if sizes:
+            window = cut_to_size(line.requests, window, sizes=sizes, now_s=now_s, cost=self._cost)
 
         why = "delay" if self._policy.max_queue_delay_s else "idle"
         is_last = window.stop == len(line.requests)

@@ -13,7 +13,9 @@ those alone): all sizes are corrected at once, by the least of them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from redserve.batching.sizes import padded
 
 _SHAPE_FORGETS = 1 - 0.5 ** (1 / 200)  # half of a size after 200 batches of it
 _DRIFT_FORGETS = 0.1
@@ -36,6 +38,7 @@ class CostModel:
 
     Args:
         service_times_s: Seconds by rows, measured beforehand; may be empty.
+        sizes: What batches are padded to, if they are; see `BatchPolicy.batch_sizes`.
 
     Attributes:
         noise: Relative variance of a service time.
@@ -44,8 +47,9 @@ class CostModel:
         ValueError: Not even one row, or a time that is not positive.
     """
 
-    def __init__(self, service_times_s: Mapping[int, float]) -> None:
+    def __init__(self, service_times_s: Mapping[int, float], sizes: Sequence[int] = ()) -> None:
         self.noise = _FIRST_NOISE
+        self._padded_to = sizes
         self._sizes: dict[int, _Size] = {}
         self._drift, self._drift_of = 1.0, 0  # mean ratio, of so many batches
         self._outliers: list[tuple[int, float]] = []  # rows, seconds; without one in between that is none
@@ -75,7 +79,7 @@ class CostModel:
         if service_s is None:
             if self._knots is None:
                 self._knots = _connected(self._known())
-            service_s = self._asked_s[rows] = _interpolated(self._knots, rows)
+            service_s = self._asked_s[rows] = _interpolated(self._knots, self._padded(rows))
         return service_s
 
     def observe(self, *, rows: int, seconds: float) -> None:
@@ -83,6 +87,7 @@ class CostModel:
         self._observed += 1
         if not self._observed:
             return
+        rows = self._padded(rows)
         size = self._size(rows)
         seconds = max(seconds, _SHORTEST_S)
         expected_s = size.seconds if size.batches >= _SEED else self.service_s(rows)
@@ -138,6 +143,9 @@ class CostModel:
         return {
             rows: size for rows, size in self._sizes.items() if rows in fresh or rows < min(fresh, default=math.inf)
         }
+
+    def _padded(self, rows: int) -> int:
+        return padded(rows, self._padded_to) if self._padded_to else rows
 
     def _size(self, rows: int) -> "_Size":
         first, last = _alike(rows)

@@ -70,12 +70,13 @@ class Crew(Generic[P, R]):
         if inline_below_s is not None and (len(functions) > 1 or not is_threaded):
             raise ValueError("only one plain function can run inline")
         gate = LingerGate() if policy.linger and is_threaded and inline_below_s is None else None
+        cost = CostModel(service_times_s, policy.batch_sizes)
         self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(
             policy,
             clock=clock,
             turn_away=self._turn_away_soon,
             displace=self._refuse_soon,
-            cost=CostModel(service_times_s),
+            cost=cost,
             gate=gate,
         )
         self.is_closing = False

@@ -55,6 +55,7 @@ class Dispatcher(Generic[W]):
         self._clock = clock
         self._turn_away = turn_away
         self._displace = displace
+        self._sizes = policy.batch_sizes
         self._lock = Lock()
         self._cost = cost or CostModel({})
         self._queue: BatchQueue[W] = BatchQueue(policy, self._cost)
@@ -241,7 +242,7 @@ class Dispatcher(Generic[W]):
         if has_lingered and batch.why == "idle":
             batch = Batch(batch.requests, batch.rows, "linger")
         self._admission.taken(batch)
-        run = self._running[worker] = Run(batch, worker, taken_s=now_s)
+        run = self._running[worker] = Run(batch, worker, taken_s=now_s, sizes=self._sizes)
         return run
 
     def _end(self, worker: Worker, now_s: float) -> Run[W] | None:

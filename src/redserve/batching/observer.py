@@ -19,6 +19,7 @@ class BatchReport:
         waits_s: How long each of its requests was queued; empty for a `split`, whose requests are reported already.
         compute_s: What the function took.
         has_failed: Nobody in it has a result: the function raised, broke its contract or was given up.
+        padded_rows: That ran beside them for the sake of the size, see `BatchPolicy.batch_sizes`.
     """
 
     rows: int
@@ -26,6 +27,7 @@ class BatchReport:
     waits_s: Sequence[float]
     compute_s: float
     has_failed: bool
+    padded_rows: int = 0
 
 
 class BatchRecorder(Protocol):

@@ -20,6 +20,8 @@ class BatchPolicy:
             would be later is refused, and who gets too late is not run. `None`: whenever it comes.
         linger: Whether an engine that has just finished may wait up to 0.5 ms for the clients it has just answered,
             where that has paid before. Threads only.
+        batch_sizes: The sizes that the function really runs, ascending, the last of them `max_batch_size`: it pads a
+            batch up to the next one, and its answer lacks what it padded. Empty: it runs what it is given.
 
     Raises:
         ValueError: A number is out of its range.
@@ -32,6 +34,7 @@ class BatchPolicy:
     max_reruns: int = 32
     slo_s: float | None = None
     linger: bool = True
+    batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_queue_rows", "max_queue_bytes"):
@@ -43,3 +46,6 @@ class BatchPolicy:
             raise ValueError(f"max_reruns must be >= 0, got {self.max_reruns}")
         if self.slo_s is not None and not 0 < self.slo_s < math.inf:
             raise ValueError(f"slo_s must be positive and finite, got {self.slo_s}")
+        sizes = self.batch_sizes
+        if sizes and (sizes[0] < 1 or sizes[-1] != self.max_batch_size or sorted({*sizes}) != [*sizes]):
+            raise ValueError(f"batch_sizes must ascend from 1 or more to max_batch_size, got {sizes}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from redserve.batching.observer import BatchReport
+from redserve.batching.sizes import padded
 from redserve.batching.waiting import Batch, Waiting
 
 W = TypeVar("W", bound=Waiting)
@@ -52,11 +53,12 @@ class Run(Generic[W]):
         is_clean: No call of it has failed.
     """
 
-    __slots__ = ("_called_with", "batch", "called_s", "is_called", "is_clean", "is_cut", "taken_s", "worker")
+    __slots__ = ("_called_with", "_sizes", "batch", "called_s", "is_called", "is_clean", "is_cut", "taken_s", "worker")
 
-    def __init__(self, batch: Batch[W], worker: Worker, *, taken_s: float) -> None:
+    def __init__(self, batch: Batch[W], worker: Worker, *, taken_s: float, sizes: Sequence[int] = ()) -> None:
         self.batch = batch
         self.worker = worker
+        self._sizes = sizes
         self.taken_s = self.called_s = taken_s
         self.is_called = False
         self.is_cut = False
@@ -74,10 +76,12 @@ class Run(Generic[W]):
         self.is_called = False
         self.is_clean = self.is_clean and not has_failed
         is_first = len(self._called_with) == len(self.batch.requests)
+        rows = sum(request.rows for request in self._called_with)
         return BatchReport(
-            rows=sum(request.rows for request in self._called_with),
+            rows=rows,
             why=self.batch.why if is_first else "split",
             waits_s=[self.taken_s - request.arrived_s for request in self.batch.requests] if is_first else (),
             compute_s=now_s - self.called_s,
             has_failed=has_failed,
+            padded_rows=padded(rows, self._sizes) - rows if self._sizes else 0,
         )

@@ -1,4 +1,4 @@
-"""Which of those who wait run now: pure logic, told the time.
+"""Which of those who wait run now, and whether to pad them: pure logic, told the time.
 
 due     ▲  x  x  .  .  o──o──o──o──o──o  o  o
         │  │     │     └── the window ──┘  next time
@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from redserve.batching.cost import CostModel
+from redserve.batching.sizes import size_below
 from redserve.batching.waiting import Waiting
 
 _CERTAIN = 3.0  # square roots of 2 of standard deviations: in time but for 1 in 100,000
@@ -52,6 +53,30 @@ def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, c
             return range(start, stop) if best is None else best
         rows -= first.rows
     return best
+
+
+def cut_to_size(
+    requests: Sequence[Waiting], window: range, *, sizes: Sequence[int], now_s: float, cost: CostModel
+) -> range:
+    """The part of `window` that runs now where batches are padded to `sizes`: all of it, or what fits the size below.
+
+    Nine rows run as nine of 16, or as eight and leave one for the next batch: whichever brings more rows a second, as
+    long as nobody who is left is late for it.
+    """
+    rows = sum([requests[index].rows for index in window])
+    below = size_below(rows, sizes)
+    if not below or not cost.knows_something:
+        return window
+    fewer, stop = 0, window.start
+    while fewer + requests[stop].rows <= below:
+        fewer += requests[stop].rows
+        stop += 1
+    fewer_s = cost.service_s(fewer)
+    if fewer * cost.service_s(rows) <= rows * fewer_s:
+        return window
+    if now_s + fewer_s + cost.service_s(rows - fewer) > _first_deadline_s(requests, stop, window.stop):
+        return window
+    return range(window.start, stop)
 
 
 def _first_deadline_s(requests: Sequence[Waiting], start: int, stop: int) -> float:

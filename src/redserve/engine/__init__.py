@@ -1,6 +1,7 @@
 """What runs one batch: checked tensors in, arrays out; ONNX Runtime, or anything that fits `Engine`.
 
     load      file ─ onnx_session ─ onnx_runtime ─ batchability ─> engine ─ curve ─> max_batch_size, warm
+                                                                     ├─ buckets ─> the batch sizes that run
                                                                      └─ length_probe ─> lengths ─ length_cost
     request   arrays ─ check_tensors ─> rows ─ group_of, of the lengths or of the shapes ─> (a queue)
     batch     requests ─ RowRunner: gather, run, check_outputs, cut ─> one list of views per request
@@ -33,6 +34,9 @@ the rate (`benchmarks/length_buckets.py`, `benchmarks/results/length_buckets.jso
 end would give, are worth more where each shape is compiled; ONNX Runtime does not. Whether answers stay the same is
 tried at load, as with batches, by the shortest row of each bucket beside its longest; a row of which nothing counts is
 left out, since models answer it by all that it is padded with.
+
+Decision: padding repeats the last row. Zeros are no valid input everywhere (text, a divisor), and a model may be slow
+or fail on what it was not made for; a copy of a row that is there anyway costs the same.
 
 Decision: one copy a row, one run, no futures. Rows are concatenated into a kept buffer, a lone request is fed from
 its own memory, results are views: 48 us on top of the run for 64 requests of one row, 11 us for 8, 2 us for one.

@@ -39,6 +39,7 @@ def measure_curve(
     engine: Engine,
     *,
     max_rows: int = 64,
+    sizes: Sequence[int] = (),
     budget_s: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[CurvePoint]:
@@ -47,11 +48,12 @@ def measure_curve(
     Args:
         engine: What is timed, on made-up inputs.
         max_rows: Where it ends.
+        sizes: The only ones that will run, if they are few: timed in place of powers of two.
         budget_s: No further size is begun after this long.
         clock: Seconds.
 
     Returns:
-        The points so far when two doublings in a row brought no more rows/s, the budget was used up or a size failed;
+        The points so far when two sizes in a row brought no more rows/s, the budget was used up or a size failed;
         none where no made-up input runs.
     """
     sampler = _sampler_of(engine)
@@ -59,13 +61,13 @@ def measure_curve(
         return []
     batchability = engine.batchability
     if batchability.mode != "dynamic":
-        max_rows = first = batchability.rows or 1
-    else:
-        first = 1
+        sizes = (batchability.rows or 1,)
     deadline_s = clock() + budget_s
     points: list[CurvePoint] = []
-    best, fruitless, rows = 0.0, 0, first
-    while rows <= max_rows and fruitless < 2 and (not points or clock() < deadline_s):
+    best, fruitless = 0.0, 0
+    for rows in sizes or [2**power for power in range(max_rows.bit_length())]:
+        if points and (fruitless == 2 or clock() >= deadline_s):
+            break
         try:
             seconds = max(statistics.median(_times_s(engine, sampler.draw(rows), clock, deadline_s)), 1e-9)
         except ModelError as error:
@@ -75,7 +77,6 @@ def measure_curve(
         points.append(point)
         fruitless = 0 if point.rows_per_s > best else fruitless + 1
         best = max(best, point.rows_per_s)
-        rows *= 2
     return points
 
 
@@ -87,8 +88,20 @@ def choose_max_batch_size(curve: Sequence[CurvePoint]) -> int:
     return min(point.rows for point in curve if point.rows_per_s >= _CLOSE_TO_BEST * best)
 
 
-def warm_up(engine: Engine, max_batch_size: int) -> int:
-    """Run every batch size that will run once, the largest first, so that memory is claimed in one piece.
+def sizes_to_warm(engine: Engine, max_batch_size: int, sizes: Sequence[int] = ()) -> Sequence[int]:
+    """Every batch size that will run, the largest first, so that memory is claimed in one piece."""
+    if engine.batchability.mode != "dynamic":
+        return (engine.batchability.rows or 1,)
+    return sizes[::-1] if sizes else range(max_batch_size, 0, -1)
+
+
+def warm_up(engine: Engine, max_batch_size: int, sizes: Sequence[int] = ()) -> int:
+    """Run every batch size that will run once.
+
+    Args:
+        engine: What is to be warm.
+        max_batch_size: Up to which any size may run.
+        sizes: The only ones that will, if they are few.
 
     Returns:
         How many runs that were; 0 where no made-up input runs.
@@ -99,11 +112,10 @@ def warm_up(engine: Engine, max_batch_size: int) -> int:
     sampler = _sampler_of(engine)
     if sampler is None:
         return 0
-    batchability = engine.batchability
-    sizes = range(max_batch_size, 0, -1) if batchability.mode == "dynamic" else (batchability.rows or 1,)
-    for rows in sizes:
+    warmed = sizes_to_warm(engine, max_batch_size, sizes)
+    for rows in warmed:
         engine.run(sampler.draw(rows))
-    return len(sizes)
+    return len(warmed)
 
 
 def longest_run_s(

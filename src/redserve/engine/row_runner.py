@@ -31,12 +31,19 @@ class RowRunner:
     Args:
         engine: What runs; may be shared by several runners if it bears concurrent runs.
         max_batch_size: Rows the kept buffers have room for.
+        sizes: The only sizes that run, if they are few, ascending to `max_batch_size`; batches are padded to them.
         max_groups: Shape groups whose buffers are kept, the least recently used going first.
         lengths: Where requests of different lengths share a batch.
     """
 
     def __init__(
-        self, engine: Engine, max_batch_size: int, *, max_groups: int = 8, lengths: Lengths | None = None
+        self,
+        engine: Engine,
+        max_batch_size: int,
+        *,
+        sizes: Sequence[int] = (),
+        max_groups: int = 8,
+        lengths: Lengths | None = None,
     ) -> None:
         if max_batch_size < 1:
             raise ValueError(f"max_batch_size must be >= 1, got {max_batch_size}")
@@ -45,6 +52,7 @@ class RowRunner:
         self._engine = engine
         self._mode = engine.batchability.mode
         self._rows_per_run = engine.batchability.rows
+        self._sizes = sizes
         self._names = tuple(spec.name for spec in engine.inputs)
         self._outputs = tuple(engine.outputs)
         self._lengths = lengths
@@ -93,7 +101,7 @@ class RowRunner:
         first_name = self._names[0]
         row_counts = [len(request[first_name]) for request in requests]
         rows = sum(row_counts)
-        step = self._rows_per_run or rows
+        step = self._rows_per_run or self._padded(rows)
         if len(requests) == 1 and rows == step:
             request = requests[0]
             return [self._run({name: np.ascontiguousarray(request[name]) for name in self._names}, rows=rows)]
@@ -125,6 +133,9 @@ class RowRunner:
             results.append(own if lengths is None or own_lengths is None else lengths.cut(own, own_lengths[place]))
             start += count
         return results
+
+    def _padded(self, rows: int) -> int:
+        return next((size for size in self._sizes if size >= rows), rows) if self._sizes else rows
 
     def _new_buffers(self, request: Tensors) -> dict[str, Array]:
         """Room for a full batch of the largest rows that the group of `request` may have."""

@@ -42,6 +42,10 @@ class BatchLike(Protocol):
     def compute_s(self) -> float:
         """How long the run took."""
 
+    @property
+    def padded_rows(self) -> int:
+        """Rows that ran beside them for the sake of the size."""
+
 
 class BatchMetrics:
     """The batching instruments of one registry and namespace; however often it is made, the numbers are the same ones.
@@ -83,6 +87,7 @@ class BatchMetrics:
         families = self._families
         for histogram in (families.queue_wait, families.batch_size, families.compute):
             histogram.remove(name, version)
+        families.padded_rows.remove(name, version)
         for series, _, _ in families.batches.copy():
             if series.values[:2] == (name, version):
                 families.batches.remove(*series.values)
@@ -115,6 +120,8 @@ class BatchRecorder:
             families.queue_wait.observe(self._wait, wait_s)
         families.batch_size.observe(self._size, report.rows)
         families.compute.observe(self._compute, report.compute_s)
+        if report.padded_rows:
+            families.padded_rows.series(*self._labels).cell[0] += report.padded_rows
         families.batches.series(*self._labels, families.reasons.bounded(report.why)).cell[0] += 1
 
     def close(self) -> None:
@@ -144,8 +151,17 @@ class _BatchFamilies(FamilySet):
             f"{namespace}_compute_seconds", "How long a batch ran.", labels, bounds=buckets, unit="seconds"
         )
         self.batches = Counter(f"{namespace}_batches", "Batches run, by what closed them.", (*labels, "why"))
+        self.padded_rows = Counter(f"{namespace}_padded_rows", "Rows run only to fill a batch up to its size.", labels)
         super().__init__(
-            (self.queue_depth, self.queue_limit, self.queue_wait, self.batch_size, self.compute, self.batches)
+            (
+                self.queue_depth,
+                self.queue_limit,
+                self.queue_wait,
+                self.batch_size,
+                self.compute,
+                self.batches,
+                self.padded_rows,
+            )
         )
         self.models = BoundedValues("model", _MAX_MODELS)
         self.versions = BoundedValues("version", _MAX_VERSIONS)

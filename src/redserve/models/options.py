@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redserve.batching import BatchPolicy
+from redserve.engine.buckets import BatchBuckets
 from redserve.engine.lengths import LengthBuckets
 
 
@@ -24,6 +25,7 @@ class ModelOptions:
             engine allows it; `None`: never.
         sample: One row that is known to run, as (nested) lists by input; `None` makes one up.
         lengths: Rows of different lengths that share a batch; `None`: rows of equal length do.
+        batch_buckets: The sizes that batches are padded to.
     """
 
     max_batch_size: int | None = None
@@ -36,6 +38,7 @@ class ModelOptions:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sample: Mapping[str, Any] | None = None
     lengths: LengthBuckets | None = None
+    batch_buckets: BatchBuckets = "auto"
 
     def __post_init__(self) -> None:
         if self.max_batch_size is not None and self.max_batch_size < 1:

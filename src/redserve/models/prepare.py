@@ -14,7 +14,15 @@ import numpy as np
 
 from redserve.engine.base import Engine
 from redserve.engine.bfloat16 import is_float
-from redserve.engine.curve import CurvePoint, choose_max_batch_size, longest_run_s, measure_curve, warm_up
+from redserve.engine.buckets import sizes_up_to, takes_buckets
+from redserve.engine.curve import (
+    CurvePoint,
+    choose_max_batch_size,
+    longest_run_s,
+    measure_curve,
+    sizes_to_warm,
+    warm_up,
+)
 from redserve.engine.length_cost import PaddingCost, measure_padding
 from redserve.engine.length_probe import judge_lengths
 from redserve.engine.lengths import Lengths
@@ -38,6 +46,7 @@ class Prepared:
         engines: The instances, loaded and warm.
         runners: Run batches on them.
         max_batch_size: Rows run together, at most.
+        sizes: The only batch sizes that run, if they are few; batches are padded to them.
         curve: Measured seconds per batch size.
         example: One row and the model's answer to it; `None` where no made-up row runs.
         is_short: Whether its runs may be made on the event loop, see `ModelOptions.inline_below_s`.
@@ -48,6 +57,7 @@ class Prepared:
     engines: tuple[Engine, ...]
     runners: tuple[RowRunner, ...]
     max_batch_size: int
+    sizes: tuple[int, ...]
     curve: tuple[CurvePoint, ...]
     example: tuple[Tensors, Outputs] | None
     is_short: bool
@@ -79,18 +89,22 @@ def prepare(
     lengths, row = None, None
     if options.lengths is not None:
         lengths, row = judge_lengths(engine, options.lengths, row=sample)
-    curve = tuple(measure_curve(engine, max_rows=max_batch_size or MAX_MEASURED_ROWS))
+    is_padded = takes_buckets(engine, options.batch_buckets)
+    asked = options.batch_buckets if isinstance(options.batch_buckets, tuple) else ()
+    max_rows = max_batch_size or max(asked, default=MAX_MEASURED_ROWS)
+    curve = tuple(measure_curve(engine, max_rows=max_rows, sizes=sizes_up_to(max_rows, asked) if is_padded else ()))
     if max_batch_size is None:
         max_batch_size = choose_max_batch_size(curve)
+    sizes = sizes_up_to(max_batch_size, asked) if is_padded else ()
     engines = [engine]
-    padding = _warm_up(engine, max_batch_size, sample, lengths, row)
+    padding = _warm_up(engine, max_batch_size, sizes, sample, lengths, row)
     for _ in range(1, options.instances):
         engines.append(load_engine())
-        _warm_up(engines[-1], max_batch_size, sample, lengths, row)
-    runners = tuple(RowRunner(each, max_batch_size, lengths=lengths) for each in engines)
+        _warm_up(engines[-1], max_batch_size, sizes, sample, lengths, row)
+    runners = tuple(RowRunner(each, max_batch_size, sizes=sizes, lengths=lengths) for each in engines)
     answered = _run_example(engine, runners[0], sample)
     is_short = _is_short(engine, max_batch_size, options)
-    return Prepared(tuple(engines), runners, max_batch_size, curve, answered, is_short, lengths, padding)
+    return Prepared(tuple(engines), runners, max_batch_size, sizes, curve, answered, is_short, lengths, padding)
 
 
 def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
@@ -156,18 +170,21 @@ def _sample_of(engine: Engine, values: Mapping[str, object]) -> Tensors:
 
 
 def _warm_up(
-    engine: Engine, max_batch_size: int, sample: Tensors | None, lengths: Lengths | None, row: Tensors | None
+    engine: Engine,
+    max_batch_size: int,
+    sizes: Sequence[int],
+    sample: Tensors | None,
+    lengths: Lengths | None,
+    row: Tensors | None,
 ) -> tuple[PaddingCost, ...]:
     """Every batch size, and of each bucket of lengths the largest; tells what padding costs."""
-    if not warm_up(engine, max_batch_size) and sample is not None:
-        _warm_up_with(engine, max_batch_size, sample)
+    if not warm_up(engine, max_batch_size, sizes) and sample is not None:
+        _warm_up_with(engine, sizes_to_warm(engine, max_batch_size, sizes), sample)
     return () if lengths is None or row is None else tuple(measure_padding(engine, lengths, max_batch_size, row=row))
 
 
-def _warm_up_with(engine: Engine, max_batch_size: int, sample: Tensors) -> None:
+def _warm_up_with(engine: Engine, sizes: Sequence[int], sample: Tensors) -> None:
     """On copies of the sample, where no made-up input runs."""
-    mode, rows = engine.batchability.mode, engine.batchability.rows
-    sizes: Sequence[int] = range(max_batch_size, 0, -1) if mode == "dynamic" else (rows or 1,)
     for size in sizes if engine.batchability.is_row_wise else (1,):
         engine.run({name: np.repeat(tensor, size, axis=0) if size > 1 else tensor for name, tensor in sample.items()})
 

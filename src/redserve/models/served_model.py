@@ -151,7 +151,7 @@ class ServedModel:
         if self.state is ModelState.STOPPED:
             await self._free()
             return
-        self.policy = replace(self.policy, max_batch_size=prepared.max_batch_size)
+        self.policy = replace(self.policy, max_batch_size=prepared.max_batch_size, batch_sizes=prepared.sizes)
         self._batcher = Batcher(
             prepared.runners,
             policy=self.policy,

@@ -164,6 +164,7 @@ def _batching(model: ServedModel) -> list[str]:
     return [
         f"            up to {policy.max_batch_size} rows a batch ({asked}), {policy.max_queue_rows} rows may queue,",
         f"            the oldest waits {1000 * policy.max_queue_delay_s:g} ms at most for company",
+        *([f"            padded to {', '.join(map(str, policy.batch_sizes))} rows"] if policy.batch_sizes else []),
         f"            {_where(model)}",
         *curve_table(model.curve),
         *(padding_table(model.padding, note=model.lengths.note) if model.lengths is not None else []),

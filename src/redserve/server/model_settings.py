@@ -8,6 +8,7 @@ from pydantic_settings import NoDecode
 
 from redserve.batching import BatchPolicy
 from redserve.engine.base import Engine
+from redserve.engine.buckets import BatchBuckets
 from redserve.engine.lengths import LengthBuckets
 from redserve.engine.onnx_options import Option, usable_cpus
 from redserve.errors import ModelLoadError
@@ -29,6 +30,21 @@ def _lengths(value: object) -> object:
     except (TypeError, ValueError) as error:
         raise ValueError(f"write lengths such as 16,32,64, not {value!r}") from error
     return LengthBuckets(sizes=sizes).sizes
+
+
+def _buckets(value: object) -> object:
+    """A word, or sizes as a list or separated by commas; in ascending order."""
+    if value in ("auto", "on", "off"):
+        return value
+    try:
+        if not isinstance(value, (str, list, tuple)):
+            raise TypeError
+        sizes = tuple(sorted({int(size) for size in (value.split(",") if isinstance(value, str) else value)}))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"write auto, on, off, or sizes such as 1,4,16, not {value!r}") from error
+    if not sizes or sizes[0] < 1:
+        raise ValueError(f"a batch has at least one row, got {value!r}")
+    return sizes
 
 
 class ModelSettings(BaseModel):
@@ -59,6 +75,8 @@ class ModelSettings(BaseModel):
     """whether requests share a run; auto asks the model"""
     max_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """rows run together, at most; auto measures which size is best"""
+    batch_buckets: Annotated[BatchBuckets, NoDecode, BeforeValidator(_buckets)] = "auto"
+    """sizes such as 1,4,16 that batches are padded to; on: powers of two; auto: those on a GPU, none on the CPU"""
     length_buckets: Annotated[tuple[int, ...] | None, NoDecode, BeforeValidator(_lengths)] = None
     """lengths such as 16,32,64: rows up to the same one share a batch, padded (default: rows of equal length do)"""
     mask_input: str = "attention_mask"
@@ -79,6 +97,14 @@ class ModelSettings(BaseModel):
     """run batches on the event loop itself where the largest takes less, 99 times of 100; 0 never does"""
     finite: bool | None = None
     """refuse rows with NaN or infinity (default: at /predict yes, under /v2 no)"""
+
+    @field_validator("batch_buckets")
+    @classmethod
+    def _fits_a_batch(cls, value: BatchBuckets, info: ValidationInfo) -> BatchBuckets:
+        largest = info.data.get("max_batch_size")
+        if isinstance(value, tuple) and isinstance(largest, int) and value[-1] > largest:
+            raise ValueError(f"no batch is larger than max_batch_size {largest}")
+        return value
 
     @field_validator("gpu_memory_mib")
     @classmethod
@@ -103,6 +129,7 @@ class ModelSettings(BaseModel):
             instances=self.instances,
             timeout_s=(self.slo_ms or self.request_timeout_ms) / 1000,
             lengths=self.lengths(),
+            batch_buckets=self.batch_buckets,
         )
 
     def lengths(self) -> LengthBuckets | None:
