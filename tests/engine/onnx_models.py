@@ -210,6 +210,12 @@ def time_major(folder: Path) -> Path:
     return identity(folder, shape=["sequence", "batch", 4])
 
 
+def nonzero(folder: Path) -> Path:
+    """`x [n] float32` gives `y [1, found] int64`: as many as are not 0."""
+    nodes = [helper.make_node("NonZero", ["x"], ["y"])]
+    return save(folder / "nonzero.onnx", nodes, {"x": (_FLOAT, ["n"])}, {"y": (TensorProto.INT64, [1, "found"])})
+
+
 def rows_lost(folder: Path) -> Path:
     """Declares a batch, answers one row: a sum over it."""
     return save(

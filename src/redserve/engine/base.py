@@ -43,7 +43,8 @@ class Engine(Protocol):
     """A loaded model. `run` and `interrupt` may be called from several threads at once.
 
     One whose runs take as long as those of the warm-up, whatever the values, and end soon after `interrupt`, may have
-    an attribute `can_run_inline` that is true: then short runs are made on the event loop itself.
+    an attribute `can_run_inline` that is true: then short runs are made on the event loop itself. One on a GPU may have
+    `is_on_gpu`, that is true, and `empty(shape, dtype)`, which makes the arrays that batches are gathered in.
     """
 
     @property

@@ -1,7 +1,7 @@
 """ONNX Runtime behind the `Engine` seam; the only file that imports it, when the first model is loaded.
 
     file ─ checks ─ CUDA session, or CPU session and why ─ specs ─ batchability probe ─> OnnxRuntimeEngine
-    tensors ─ run (CPU) or I/O binding (GPU) ─> arrays; every error as ModelError
+    tensors ─ run (CPU) or device buffers (GPU) ─> arrays; every error as ModelError
 
 Nothing falls back silently: not ONNX Runtime at construction, nor in the middle of a run (`enable_fallback=0`), and
 `provider` is what the session says it uses, never the list of what the build could use.
@@ -19,9 +19,12 @@ import numpy as np
 
 from redserve.engine.base import Batchability
 from redserve.engine.batchability import judge_batchability
-from redserve.engine.bfloat16 import from_ort_value, is_bfloat16, to_ort_value
+from redserve.engine.bfloat16 import is_bfloat16
+from redserve.engine.cudart import Cudart, find_cudart
+from redserve.engine.device_buffers import DeviceBuffers, RuntimeCopies
 from redserve.engine.onnx_options import Option, cuda_options, session_settings
 from redserve.engine.onnx_session import OpenedSession, one_line, open_session
+from redserve.engine.raw_binding import RawBinding
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import ModelError, ModelLoadError
 
@@ -45,9 +48,20 @@ class OnnxRuntimeEngine:
         intra_op_threads: Threads that share one run.
         can_run_inline: Whether a run takes as long as those of the warm-up, and ends when it is told to: on the CPU,
             with no size but the rows left to the request.
+        is_on_gpu: Whether the provider is that of a GPU.
+        empty: Makes a batch buffer, from shape and dtype: on a GPU in page-locked memory, where there is any.
     """
 
-    def __init__(self, opened: OpenedSession, path: Path, *, io_binding: bool | None = None) -> None:
+    def __init__(
+        self,
+        opened: OpenedSession,
+        path: Path,
+        *,
+        device_id: int = 0,
+        io_binding: bool | None = None,
+        cudart: Cudart | None = None,
+        pinned: bool = True,
+    ) -> None:
         """Wrap a session whose batchability is not judged yet; use `load`."""
         session = opened.session
         self.path = path
@@ -72,11 +86,25 @@ class OnnxRuntimeEngine:
         must_bind, can_bind = any(map(is_bfloat16, dtypes)), all(dtype.kind != "O" for dtype in dtypes)
         if must_bind and not can_bind:
             raise ModelLoadError(f"{path}: ONNX Runtime takes no bfloat16 beside strings")
-        wants_to = self.provider != "CPUExecutionProvider" if io_binding is None else io_binding
-        self._binds = must_bind or (can_bind and wants_to)
-        self._ort = opened.ort
+        self.is_on_gpu = self.provider != "CPUExecutionProvider"
+        self.empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty
+        self._run_bound: Callable[[Tensors, Any], list[Array]] | None = None
+        if must_bind:
+            self._run_bound = RawBinding(opened.ort, session, self.inputs, self.outputs).run
+        elif can_bind and (self.is_on_gpu if io_binding is None else io_binding):
+            if cudart is not None and pinned:
+                self.empty = cudart.empty
+            self._run_bound = DeviceBuffers(
+                opened.ort,
+                session,
+                self.inputs,
+                self.outputs,
+                device="cuda" if self.is_on_gpu else "cpu",
+                device_id=device_id,
+                copies=cudart or RuntimeCopies(),
+            ).run
         has_fixed_sizes = all(type(size) is int for spec in self.inputs for size in spec.shape[1:])
-        self.can_run_inline = has_fixed_sizes and self.provider == "CPUExecutionProvider"
+        self.can_run_inline = has_fixed_sizes and not self.is_on_gpu
 
     @classmethod
     def load(
@@ -90,6 +118,7 @@ class OnnxRuntimeEngine:
         session_options: Mapping[str, Option] | None = None,
         batching: Literal["auto", "on", "off"] = "auto",
         io_binding: bool | None = None,
+        pinned: bool = True,
         freed: Callable[[], None] | None = None,
     ) -> "OnnxRuntimeEngine":
         """Load a model and find out how it can be batched; blocks, for seconds with a large model.
@@ -102,8 +131,9 @@ class OnnxRuntimeEngine:
             provider_options: Of the CUDA execution provider, by ONNX Runtime's names.
             session_options: Of the session, by ONNX Runtime's names.
             batching: See `judge_batchability`.
-            io_binding: Bind inputs and outputs instead of passing them; `None`: on the GPU only. Where an input or
-                output is bfloat16 they are bound in any case.
+            io_binding: Bind inputs to buffers on the device instead of passing them; `None`: on the GPU only. Where an
+                input or output is bfloat16 they are bound in any case, and where one is text never.
+            pinned: Make batch buffers in page-locked memory, on the GPU.
             freed: Called once the session is gone and has given its memory back, from any thread.
 
         Raises:
@@ -124,7 +154,9 @@ class OnnxRuntimeEngine:
         )
         if freed is not None:
             weakref.finalize(opened.session, freed)
-        engine = cls(opened, path, io_binding=io_binding)
+        is_on_gpu = opened.session.get_providers()[0] != "CPUExecutionProvider"
+        cudart = find_cudart(device_id) if is_on_gpu else None
+        engine = cls(opened, path, device_id=device_id, io_binding=io_binding, cudart=cudart, pinned=pinned)
         try:
             engine.batchability = judge_batchability(engine.run, engine.inputs, engine.outputs, batching=batching)
         except ModelLoadError as error:
@@ -144,10 +176,12 @@ class OnnxRuntimeEngine:
         thread_id = threading.get_ident()
         self._running[thread_id] = options
         try:
-            if self._binds:
-                answer = self._run_bound(session, tensors, options)
-            else:
-                answer = session.run(self._output_names, dict(tensors), options)
+            run_bound = self._run_bound
+            if run_bound is not None:
+                return run_bound(tensors, options)
+            answer = session.run(self._output_names, dict(tensors), options)
+        except ModelError:
+            raise
         except Exception as error:  # ONNX Runtime's errors have no common base, and some are ValueError or RuntimeError
             if options.terminate:
                 raise ModelError("the run was interrupted") from error
@@ -164,29 +198,7 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         """Let go of the session; its memory is freed when the last run has ended."""
-        self._session = None
-
-    def _run_bound(self, session: Any, tensors: Tensors, options: Any) -> Sequence[Any]:
-        """Copy inputs straight from the batch buffers to the device and outputs back; the runtime waits for both.
-
-        A binding of its own for each run costs 1 us and lets runs overlap, which a kept one does not. That no CUDA
-        graph is wanted is said because ONNX Runtime 1.32 otherwise spends 30 us on an exception when it looks.
-        Source: `benchmarks/results/engine_cost.json`.
-        """
-        options.add_run_config_entry("gpu_graph_id", "-1")
-        binding = session.io_binding()
-        for spec in self.inputs:
-            if is_bfloat16(spec.dtype):
-                binding.bind_ortvalue_input(spec.name, to_ort_value(self._ort, tensors[spec.name]))
-            else:
-                binding.bind_cpu_input(spec.name, tensors[spec.name])
-        for name in self._output_names:
-            binding.bind_output(name, "cpu")
-        session.run_with_iobinding(binding, options)
-        if any(is_bfloat16(spec.dtype) for spec in self.outputs):
-            return [from_ort_value(value) for value in binding.get_outputs()]
-        answer: Sequence[Any] = binding.copy_outputs_to_cpu()
-        return answer
+        self._session = self._run_bound = None
 
 
 def _import_onnxruntime() -> Any:

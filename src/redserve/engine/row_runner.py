@@ -53,6 +53,7 @@ class RowRunner:
         self._mode = engine.batchability.mode
         self._rows_per_run = engine.batchability.rows
         self._sizes = sizes
+        self._empty = getattr(engine, "empty", np.empty)
         self._names = tuple(spec.name for spec in engine.inputs)
         self._outputs = tuple(engine.outputs)
         self._lengths = lengths
@@ -142,7 +143,7 @@ class RowRunner:
         shapes = {name: request[name].shape[1:] for name in self._names}
         if self._lengths is not None:
             shapes |= self._lengths.largest_rows(request)
-        return {name: np.empty((self._capacity_rows, *shape), request[name].dtype) for name, shape in shapes.items()}
+        return {name: self._empty((self._capacity_rows, *shape), request[name].dtype) for name, shape in shapes.items()}
 
     def _keep(self, group: Hashable, buffers: dict[str, Array]) -> None:
         """For the next batch of the group. A call that was given up in between keeps nothing: another one runs."""

@@ -69,6 +69,8 @@ class ModelSettings(BaseModel):
     """an entry of ONNX Runtime's session configuration; may be repeated"""
     provider_options: dict[str, Option] = {}
     """an option of the execution provider; may be repeated"""
+    pinned: bool = True
+    """gather batches for a GPU in page-locked memory"""
     gpu_memory_mib: int | None = Field(None, ge=1)
     """MiB of a GPU that a model's arenas may take, its instances together (default: its part of --gpu-budget-mib)"""
     batching: Literal["auto", "on", "off"] = "auto"
@@ -163,6 +165,7 @@ class ModelSettings(BaseModel):
                 intra_op_threads=threads,
                 provider_options=self.provider_options | limit,
                 session_options=self.session_options,
+                pinned=self.pinned,
                 batching=self.batching,
                 freed=lease.give_back,
             )
