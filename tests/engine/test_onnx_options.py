@@ -62,6 +62,11 @@ def test_cuda_does_not_search_anew_for_each_batch_size():
     }
 
 
+def test_runs_are_captured_only_where_asked():
+    assert "enable_cuda_graph" not in cuda_options({}, device_id=0)
+    assert cuda_options({}, device_id=0, graphs=True)["enable_cuda_graph"] == "1"
+
+
 def test_cuda_options_are_passed_as_text():
     options = cuda_options({"use_tf32": False, "gpu_mem_limit": 2_000_000_000}, device_id=0)
     assert (options["use_tf32"], options["gpu_mem_limit"]) == ("0", "2000000000")

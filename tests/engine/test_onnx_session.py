@@ -76,10 +76,9 @@ def driver(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: None)
 
 
-def open_on(ort, path, device, *, threads=None):
-    return open_session(
-        lambda: ort, path, device=device, threads=threads, settings=session_settings({}), cuda={"device_id": "0"}
-    )
+def open_on(ort, path, device, *, threads=None, cuda=None):
+    cuda = {"device_id": "0"} if cuda is None else cuda
+    return open_session(lambda: ort, path, device=device, threads=threads, settings=session_settings({}), cuda=cuda)
 
 
 def test_the_cpu_is_used_without_a_word_when_asked_for(model):
@@ -142,6 +141,21 @@ def test_cuda_is_refused_and_says_why(ort, load, why, model, driver, monkeypatch
     with pytest.raises(ModelLoadError, match=r"^device=cuda, but ") as caught:
         open_on(ort, model, "cuda")
     assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_model_that_cuda_cannot_capture_is_refused_rather_than_served_on_the_cpu(device, model, driver):
+    ort = FakeOnnxRuntime(cuda_error=RuntimeError("the model has control flow nodes which can't be supported"))
+    with pytest.raises(
+        ModelLoadError, match=r"^cuda_graphs: .*model.onnx cannot be loaded: the model has control flow"
+    ):
+        open_on(ort, model, device, cuda={"device_id": "0", "enable_cuda_graph": "1"})
+    assert ort.severities == [4, 2]
+
+
+def test_without_a_gpu_graphs_are_no_obstacle(model, driver):
+    opened = open_on(FakeOnnxRuntime(available=[CPU]), model, "auto", cuda={"enable_cuda_graph": "1"})
+    assert "has no CUDA" in opened.note
 
 
 def test_the_runtime_s_log_is_as_loud_as_before(model, driver):

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from engine.onnx_models import adding
 from redserve.engine import onnx_runtime
+from redserve.engine.device_buffers import DeviceBuffers
 from redserve.errors import ModelLoadError
 from redserve.metrics import BatchMetrics, REDMetrics
 from redserve.models import ModelState
@@ -56,7 +57,12 @@ def limits(monkeypatch):
             else onnx_runtime.OpenedSession(OnCuda(session.session), session.ort, "", session.threads)
         )
 
+    def in_memory_of_the_cpu(*arguments, device, **options):
+        return DeviceBuffers(*arguments, device="cpu", **options)
+
     monkeypatch.setattr(onnx_runtime, "open_session", on_cuda)
+    monkeypatch.setattr(onnx_runtime, "DeviceBuffers", in_memory_of_the_cpu)
+    monkeypatch.setattr(onnx_runtime, "find_cudart", lambda device_id: None)
     return opened
 
 

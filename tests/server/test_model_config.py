@@ -70,7 +70,7 @@ def test_a_version_policy_has_four_forms(config, text, policy):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_batch = 3", "max_batch: unknown key; known are batch_buckets, batching, device, "),
+        ("max_batch = 3", "max_batch: unknown key; known are batch_buckets, batching, cuda_graphs, "),
         ("port = 3", "port: unknown key"),
         ("[label]\ny = []", "label: unknown key"),
         ("max_batch_size = 0", "max_batch_size: Input should be greater than or equal to 1"),
@@ -99,6 +99,8 @@ def test_a_version_policy_has_four_forms(config, text, policy):
         ("batch_buckets = [0, 2]", "batch_buckets: a batch has at least one row"),
         ("batch_buckets = []", "batch_buckets: a batch has at least one row"),
         ("max_batch_size = 4\nbatch_buckets = [1, 8]", "batch_buckets: no batch is larger than max_batch_size 4"),
+        ("device = 'cpu'\ncuda_graphs = true", "cuda_graphs: there are none on the CPU"),
+        ("batch_buckets = 'off'\ncuda_graphs = true", "batch_buckets: cuda_graphs needs batches of few sizes"),
         ("max_batch_size = \n", "Invalid value"),
     ],
 )

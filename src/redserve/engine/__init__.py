@@ -56,6 +56,12 @@ on a machine that was not quiet, whose medians gained little. Digits lose 7 us a
 less than the HTTP work of one request. Where the other core is busy with something else the gain is gone;
 `intra_op_threads=1` is for that.
 
+Decision: CUDA graphs in one thread a session, and only for shapes that are known. ONNX Runtime keeps graphs by thread
+and captures in CUDA's global mode, which its source calls fit for one thread; so all runs of such a session are made by
+a thread of its own, and all is captured at load. The way there and back costs a run 42 us (digits, on two CPU cores),
+so graphs are off by default: they pay for models of many small kernels. Refused: a graph for each length of a text,
+since batches are padded to their longest row and no length comes often enough.
+
 Decision: bfloat16 is served through I/O binding, as raw memory, since `run` knows no such array. On the CPU, ONNX
 Runtime 1.32 has hardly a kernel for it but `Cast`; a model that needs another one is refused when it is loaded, in ONNX
 Runtime's words.

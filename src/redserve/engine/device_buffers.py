@@ -80,45 +80,70 @@ class DeviceBuffers:
         Raises:
             ModelError: An input is of another dtype than declared, which ONNX Runtime would take for noise.
         """
-        shapes = tuple([tensors[spec.name].shape for spec in self._inputs])
-        for spec in self._inputs:
-            if tensors[spec.name].dtype != spec.dtype:
-                given = dtype_name(tensors[spec.name].dtype)
-                raise ModelError(f"input {spec.name!r} must be {dtype_name(spec.dtype)}, got {given}")
+        shapes = self.shapes_of(tensors)
         with self._lock:
             free = self._free.get(shapes)
             binding = free.pop() if free else None
         if binding is None:
             binding = self.bind(tensors)
-        answer = self.run_bound(binding, tensors, options)
+        self.fill(binding, tensors)
+        for spec in self._outputs:
+            binding.io.bind_output(spec.name, "cpu")  # anew: else the next run writes to what this one answered
+        options.add_run_config_entry("gpu_graph_id", "-1")  # said, since ONNX Runtime looks for it at some cost
+        self.start(binding, options)
+        answer = [value.numpy() for value in binding.io.get_outputs()]
         with self._lock:
             self._free[shapes] = [*self._free.pop(shapes, ()), binding]
             if len(self._free) > MAX_SHAPES:
                 del self._free[next(iter(self._free))]
         return answer
 
-    def bind(self, tensors: Tensors) -> "Binding":
-        """Buffers on the device for inputs of these shapes."""
-        device, device_id = self._place
-        make = self._ort.OrtValue.ortvalue_from_shape_and_type
-        values = {
-            spec.name: make(list(tensors[spec.name].shape), spec.dtype.type, device, device_id) for spec in self._inputs
-        }
-        return Binding(self._session.io_binding(), values)
+    def shapes_of(self, tensors: Tensors) -> tuple[tuple[int, ...], ...]:
+        """Of the inputs, in their order.
 
-    def run_bound(self, binding: "Binding", tensors: Tensors, options: Any) -> list[Array]:
-        """Run one batch in its buffers. That no graph is wanted is said since ONNX Runtime asks for it at some cost."""
-        options.add_run_config_entry("gpu_graph_id", "-1")
+        Raises:
+            ModelError: See `run`.
+        """
+        for spec in self._inputs:
+            if tensors[spec.name].dtype != spec.dtype:
+                given = dtype_name(tensors[spec.name].dtype)
+                raise ModelError(f"input {spec.name!r} must be {dtype_name(spec.dtype)}, got {given}")
+        return tuple([tensors[spec.name].shape for spec in self._inputs])
+
+    def bind(self, tensors: Tensors) -> "Binding":
+        """Places on the device for inputs of these shapes."""
+        inputs = {spec.name: self._place_for(tensors[spec.name].shape, spec) for spec in self._inputs}
+        return Binding(self._session.io_binding(), inputs)
+
+    def bind_outputs(self, binding: "Binding", tensors: Tensors) -> list[Any]:
+        """Places for its outputs as well; one run, without a graph, tells how large they are."""
         self.fill(binding, tensors)
         for spec in self._outputs:
-            binding.io.bind_output(spec.name, "cpu")  # anew: else the next run writes to what this one answered
-        self._session.run_with_iobinding(binding.io, options)
-        return [value.numpy() for value in binding.io.get_outputs()]
+            binding.io.bind_output(spec.name, "cpu")
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", "-1")
+        self.start(binding, options)
+        sizes = [tuple(value.shape()) for value in binding.io.get_outputs()]
+        outputs = [self._place_for(size, spec) for size, spec in zip(sizes, self._outputs, strict=True)]
+        for spec, value in zip(self._outputs, outputs, strict=True):
+            binding.io.bind_ortvalue_output(spec.name, value)
+        return outputs
 
     def fill(self, binding: "Binding", tensors: Tensors) -> None:
-        """Put a batch into its buffers."""
+        """Put a batch into its places."""
         for name, value in binding.inputs.items():
             self._copies.fill(value, tensors[name])
+
+    def start(self, binding: "Binding", options: Any) -> None:
+        """Run what is bound; ends when it is done."""
+        self._session.run_with_iobinding(binding.io, options)
+
+    def read(self, outputs: Sequence[Any]) -> list[Array]:
+        """What is in these places, as arrays of their own."""
+        return [self._copies.read(value, spec.dtype) for value, spec in zip(outputs, self._outputs, strict=True)]
+
+    def _place_for(self, shape: tuple[int, ...], spec: TensorSpec) -> Any:
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), spec.dtype.type, *self._place)
 
 
 class Binding:

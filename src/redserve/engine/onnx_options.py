@@ -119,14 +119,20 @@ def session_settings(given: Mapping[str, Option]) -> SessionSettings:
     )
 
 
-def cuda_options(given: Mapping[str, Option], *, device_id: int) -> dict[str, str]:
+def cuda_options(given: Mapping[str, Option], *, device_id: int, graphs: bool = False) -> dict[str, str]:
     """Options of the CUDA execution provider: the defaults, overruled by what is given.
+
+    Args:
+        given: By ONNX Runtime's names.
+        device_id: Which GPU.
+        graphs: Whether runs may be captured.
 
     Raises:
         ModelLoadError: An unknown key; names it and what is allowed.
     """
     _check_keys("provider_options", given, _CUDA_KEYS)
-    return {**_CUDA_DEFAULTS, **{key: _as_text(value) for key, value in given.items()}, "device_id": str(device_id)}
+    own = {"device_id": str(device_id)} | ({"enable_cuda_graph": "1"} if graphs else {})
+    return {**_CUDA_DEFAULTS, **{key: _as_text(value) for key, value in given.items()}, **own}
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

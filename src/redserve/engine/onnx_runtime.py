@@ -20,11 +20,13 @@ import numpy as np
 from redserve.engine.base import Batchability
 from redserve.engine.batchability import judge_batchability
 from redserve.engine.bfloat16 import is_bfloat16
+from redserve.engine.cuda_graphs import GraphBuffers, graph_obstacle
 from redserve.engine.cudart import Cudart, find_cudart
 from redserve.engine.device_buffers import DeviceBuffers, RuntimeCopies
 from redserve.engine.onnx_options import Option, cuda_options, session_settings
 from redserve.engine.onnx_session import OpenedSession, one_line, open_session
 from redserve.engine.raw_binding import RawBinding
+from redserve.engine.samples import find_sampler
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import ModelError, ModelLoadError
 
@@ -88,13 +90,13 @@ class OnnxRuntimeEngine:
             raise ModelLoadError(f"{path}: ONNX Runtime takes no bfloat16 beside strings")
         self.is_on_gpu = self.provider != "CPUExecutionProvider"
         self.empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty
-        self._run_bound: Callable[[Tensors, Any], list[Array]] | None = None
+        self._bound: RawBinding | DeviceBuffers | GraphBuffers | None = None
         if must_bind:
-            self._run_bound = RawBinding(opened.ort, session, self.inputs, self.outputs).run
+            self._bound = RawBinding(opened.ort, session, self.inputs, self.outputs)
         elif can_bind and (self.is_on_gpu if io_binding is None else io_binding):
             if cudart is not None and pinned:
                 self.empty = cudart.empty
-            self._run_bound = DeviceBuffers(
+            self._bound = DeviceBuffers(
                 opened.ort,
                 session,
                 self.inputs,
@@ -102,7 +104,7 @@ class OnnxRuntimeEngine:
                 device="cuda" if self.is_on_gpu else "cpu",
                 device_id=device_id,
                 copies=cudart or RuntimeCopies(),
-            ).run
+            )
         has_fixed_sizes = all(type(size) is int for spec in self.inputs for size in spec.shape[1:])
         self.can_run_inline = has_fixed_sizes and not self.is_on_gpu
 
@@ -119,6 +121,7 @@ class OnnxRuntimeEngine:
         batching: Literal["auto", "on", "off"] = "auto",
         io_binding: bool | None = None,
         pinned: bool = True,
+        cuda_graphs: bool = False,
         freed: Callable[[], None] | None = None,
     ) -> "OnnxRuntimeEngine":
         """Load a model and find out how it can be batched; blocks, for seconds with a large model.
@@ -134,6 +137,8 @@ class OnnxRuntimeEngine:
             io_binding: Bind inputs to buffers on the device instead of passing them; `None`: on the GPU only. Where an
                 input or output is bfloat16 they are bound in any case, and where one is text never.
             pinned: Make batch buffers in page-locked memory, on the GPU.
+            cuda_graphs: On the GPU, launch each run as one graph, of its batch size; batches have to be padded to few.
+                With `device="cpu"` everything is as if there were graphs.
             freed: Called once the session is gone and has given its memory back, from any thread.
 
         Raises:
@@ -147,7 +152,7 @@ class OnnxRuntimeEngine:
         if device == "cpu" and provider_options:
             raise ModelLoadError("provider_options are for CUDA; the CPU execution provider has none")
         settings = session_settings(session_options or {})
-        cuda = cuda_options(provider_options or {}, device_id=device_id)
+        cuda = cuda_options(provider_options or {}, device_id=device_id, graphs=cuda_graphs)
         path = Path(path)
         opened = open_session(
             _import_onnxruntime, path, device=device, threads=intra_op_threads, settings=settings, cuda=cuda
@@ -156,9 +161,14 @@ class OnnxRuntimeEngine:
             weakref.finalize(opened.session, freed)
         is_on_gpu = opened.session.get_providers()[0] != "CPUExecutionProvider"
         cudart = find_cudart(device_id) if is_on_gpu else None
-        engine = cls(opened, path, device_id=device_id, io_binding=io_binding, cudart=cudart, pinned=pinned)
+        has_graphs = cuda_graphs and (is_on_gpu or device == "cpu")
+        engine = cls(
+            opened, path, device_id=device_id, io_binding=has_graphs or io_binding, cudart=cudart, pinned=pinned
+        )
         try:
             engine.batchability = judge_batchability(engine.run, engine.inputs, engine.outputs, batching=batching)
+            if has_graphs:
+                engine._use_graphs()
         except ModelLoadError as error:
             raise ModelLoadError(f"{path}: {error}") from error
         return engine
@@ -176,9 +186,9 @@ class OnnxRuntimeEngine:
         thread_id = threading.get_ident()
         self._running[thread_id] = options
         try:
-            run_bound = self._run_bound
-            if run_bound is not None:
-                return run_bound(tensors, options)
+            bound = self._bound
+            if bound is not None:
+                return bound.run(tensors, options)
             answer = session.run(self._output_names, dict(tensors), options)
         except ModelError:
             raise
@@ -198,7 +208,26 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         """Let go of the session; its memory is freed when the last run has ended."""
-        self._session = self._run_bound = None
+        bound, self._session, self._bound = self._bound, None, None
+        if isinstance(bound, GraphBuffers):
+            bound.close()
+
+    def _use_graphs(self) -> None:
+        """From now on each batch size has a CUDA graph; tries one.
+
+        Raises:
+            ModelLoadError: The model cannot have any.
+        """
+        obstacle = graph_obstacle(self.inputs, self.outputs, self.batchability)
+        if obstacle:
+            raise ModelLoadError(f"cuda_graphs: {obstacle}")
+        if isinstance(self._bound, DeviceBuffers):
+            self._bound = GraphBuffers(self._bound)
+        self.can_run_inline = False
+        try:
+            find_sampler(self.run, self.inputs, rows=self.batchability.rows or 1)
+        except ModelError as error:
+            raise ModelLoadError(f"cuda_graphs: {error}") from error
 
 
 def _import_onnxruntime() -> Any:

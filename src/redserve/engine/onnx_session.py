@@ -129,6 +129,8 @@ def _cuda_session(
     try:
         session = _session(ort, path, settings, threads, [(_CUDA, dict(cuda)), _CPU])
     except ModelLoadError as error:
+        if "enable_cuda_graph" in cuda:  # mostly a model that cannot be captured: not a matter of the device
+            raise ModelLoadError(f"cuda_graphs: {error}") from error
         return None, f"on CUDA {error}"
     finally:
         ort.set_default_logger_severity(_WARNING)

@@ -79,4 +79,7 @@ def find_sampler(run: Callable[[Tensors], object], inputs: Sequence[TensorSpec],
                 refusal = error
             else:
                 return sampler
-    raise refusal
+    try:
+        raise refusal
+    finally:
+        del refusal  # in its traceback is this function, and with it the session, which would not be freed for long

@@ -71,6 +71,8 @@ class ModelSettings(BaseModel):
     """an option of the execution provider; may be repeated"""
     pinned: bool = True
     """gather batches for a GPU in page-locked memory"""
+    cuda_graphs: bool = False
+    """launch each run as one CUDA graph, of its batch size; for models whose sizes are fixed but for the rows"""
     gpu_memory_mib: int | None = Field(None, ge=1)
     """MiB of a GPU that a model's arenas may take, its instances together (default: its part of --gpu-budget-mib)"""
     batching: Literal["auto", "on", "off"] = "auto"
@@ -106,6 +108,15 @@ class ModelSettings(BaseModel):
         largest = info.data.get("max_batch_size")
         if isinstance(value, tuple) and isinstance(largest, int) and value[-1] > largest:
             raise ValueError(f"no batch is larger than max_batch_size {largest}")
+        if value == "off" and info.data.get("cuda_graphs"):
+            raise ValueError("cuda_graphs needs batches of few sizes")
+        return value
+
+    @field_validator("cuda_graphs")
+    @classmethod
+    def _has_graphs(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("device") == "cpu":
+            raise ValueError("there are none on the CPU")
         return value
 
     @field_validator("gpu_memory_mib")
@@ -166,6 +177,7 @@ class ModelSettings(BaseModel):
                 provider_options=self.provider_options | limit,
                 session_options=self.session_options,
                 pinned=self.pinned,
+                cuda_graphs=self.cuda_graphs,
                 batching=self.batching,
                 freed=lease.give_back,
             )
