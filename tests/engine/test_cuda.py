@@ -30,7 +30,7 @@ def test_cuda_comes_up_and_says_so(load_on_cuda, tmp_path):
     engine = load_on_cuda(models.row_encoding(tmp_path))
     assert (engine.provider, engine.provider_note) == ("CUDAExecutionProvider", "")
     assert engine.batchability.mode == "dynamic"
-    assert engine.intra_op_threads == 1
+    assert (engine.intra_op_threads, engine.slots, engine.is_on_gpu) == (1, 2, True)
 
 
 @pytest.mark.parametrize("batch", [1, 4, "batch"])

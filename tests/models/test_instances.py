@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -171,3 +172,48 @@ async def test_without_being_asked_nothing_is_padded_on_the_cpu():
     model = await ready(puppets, 1)
     assert model.policy.batch_sizes == ()
     await model.drain()
+
+
+async def test_an_engine_with_two_slots_has_two_batches_in_progress():
+    puppets = Puppets()
+    model = ServedModel("puppet", puppets, options=ModelOptions(slots=2, max_batch_size=1))
+    await model.load()
+    (engine,) = puppets.made
+    assert model.runs_at_once == 2
+    gate = threading.Barrier(3)
+    real_run = engine.run
+
+    def run_together(tensors):
+        gate.wait(20)  # passes only where two are in progress, and the test knows
+        return real_run(tensors)
+
+    engine.run = run_together
+    answers = [ask(model) for _ in range(2)]
+    await asyncio.to_thread(gate.wait, 20)
+    assert [(await answer).error for answer in answers] == [None, None]
+    await model.drain()
+
+
+async def test_what_the_engine_says_of_its_slots_counts_where_nothing_is_asked():
+    class TwoSlots(PuppetEngine):
+        slots = 2
+
+    for asked, runs in ((None, 2), (1, 1), (3, 3)):
+        model = ServedModel("puppet", TwoSlots, options=ModelOptions(slots=asked, max_batch_size=1))
+        await model.load()
+        assert model.runs_at_once == runs
+        await model.drain()
+
+
+def test_both_slots_are_warm_before_the_first_request():
+    threads = set()
+
+    class Noted(PuppetEngine):
+        def run(self, tensors):
+            threads.add((threading.get_ident(), len(tensors["x"])))
+            return super().run(tensors)
+
+    prepare(Noted, ModelOptions(slots=2, max_batch_size=4, batch_buckets="on"))
+    others = {thread for thread, _ in threads} - {threading.get_ident()}
+    assert len(others) == 2
+    assert {(thread, rows) for thread in others for rows in (1, 2, 4)} <= threads

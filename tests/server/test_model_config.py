@@ -100,6 +100,10 @@ def test_a_version_policy_has_four_forms(config, text, policy):
         ("batch_buckets = []", "batch_buckets: a batch has at least one row"),
         ("max_batch_size = 4\nbatch_buckets = [1, 8]", "batch_buckets: no batch is larger than max_batch_size 4"),
         ("device = 'cpu'\ncuda_graphs = true", "cuda_graphs: there are none on the CPU"),
+        (
+            "slots = 2\ncuda_graphs = true",
+            "cuda_graphs: an engine with graphs does one run at a time: ask for more inst",
+        ),
         ("batch_buckets = 'off'\ncuda_graphs = true", "batch_buckets: cuda_graphs needs batches of few sizes"),
         ("max_batch_size = \n", "Invalid value"),
     ],

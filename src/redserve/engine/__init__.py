@@ -56,6 +56,12 @@ on a machine that was not quiet, whose medians gained little. Digits lose 7 us a
 less than the HTTP work of one request. Where the other core is busy with something else the gain is gone;
 `intra_op_threads=1` is for that.
 
+Decision: two runs in progress on one session of a GPU. While one copies the other computes, each on a stream of its
+own; the launches of more than two or three would contend (ONNX Runtime issue 20494). Both are warm before the first
+request, by runs beside each other, since ONNX Runtime makes what each needs when they first overlap. Sessions of their
+own would hold the weights twice. With CUDA graphs they have to, since a session has one thread then: that is
+`instances`, which the user asks for, not a second session in silence. Whether it hides the copies is not measured yet.
+
 Decision: CUDA graphs in one thread a session, and only for shapes that are known. ONNX Runtime keeps graphs by thread
 and captures in CUDA's global mode, which its source calls fit for one thread; so all runs of such a session are made by
 a thread of its own, and all is captured at load. The way there and back costs a run 42 us (digits, on two CPU cores),

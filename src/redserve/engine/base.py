@@ -44,7 +44,8 @@ class Engine(Protocol):
 
     One whose runs take as long as those of the warm-up, whatever the values, and end soon after `interrupt`, may have
     an attribute `can_run_inline` that is true: then short runs are made on the event loop itself. One on a GPU may have
-    `is_on_gpu`, that is true, and `empty(shape, dtype)`, which makes the arrays that batches are gathered in.
+    `is_on_gpu`, that is true; `slots`, the runs that are worth having in progress at once; and `empty(shape, dtype)`,
+    which makes the arrays that batches are gathered in.
     """
 
     @property

@@ -6,8 +6,10 @@ measure_curve ─ rows and seconds, powers of two ─> choose_max_batch_size ─
 import logging
 import math
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from redserve.engine.base import Engine
@@ -95,16 +97,17 @@ def sizes_to_warm(engine: Engine, max_batch_size: int, sizes: Sequence[int] = ()
     return sizes[::-1] if sizes else range(max_batch_size, 0, -1)
 
 
-def warm_up(engine: Engine, max_batch_size: int, sizes: Sequence[int] = ()) -> int:
+def warm_up(engine: Engine, max_batch_size: int, sizes: Sequence[int] = (), *, at_once: int = 1) -> int:
     """Run every batch size that will run once.
 
     Args:
         engine: What is to be warm.
         max_batch_size: Up to which any size may run.
         sizes: The only ones that will, if they are few.
+        at_once: Threads that do the same beside each other, so that each has all it needs on the device.
 
     Returns:
-        How many runs that were; 0 where no made-up input runs.
+        How many sizes that were; 0 where no made-up input runs.
 
     Raises:
         ModelError: A size failed.
@@ -113,9 +116,28 @@ def warm_up(engine: Engine, max_batch_size: int, sizes: Sequence[int] = ()) -> i
     if sampler is None:
         return 0
     warmed = sizes_to_warm(engine, max_batch_size, sizes)
-    for rows in warmed:
-        engine.run(sampler.draw(rows))
+    run_each(engine, [sampler.draw(rows) for rows in warmed], at_once=at_once)
     return len(warmed)
+
+
+def run_each(engine: Engine, batches: Sequence[Tensors], *, at_once: int) -> None:
+    """Run them all, one after the other, in each of so many threads.
+
+    Raises:
+        ModelError: One failed.
+    """
+    ready = threading.Barrier(at_once)
+
+    def run_all(_: int) -> None:
+        ready.wait()
+        for batch in batches:
+            engine.run(batch)
+
+    if at_once == 1:
+        run_all(0)
+        return
+    with ThreadPoolExecutor(at_once, thread_name_prefix="redserve-warm-up") as pool:
+        list(pool.map(run_all, range(at_once)))
 
 
 def longest_run_s(

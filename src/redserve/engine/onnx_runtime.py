@@ -50,6 +50,7 @@ class OnnxRuntimeEngine:
         intra_op_threads: Threads that share one run.
         can_run_inline: Whether a run takes as long as those of the warm-up, and ends when it is told to: on the CPU,
             with no size but the rows left to the request.
+        slots: Runs that are worth having in progress at once: on a GPU two, so that one copies while another computes.
         is_on_gpu: Whether the provider is that of a GPU.
         empty: Makes a batch buffer, from shape and dtype: on a GPU in page-locked memory, where there is any.
     """
@@ -88,6 +89,7 @@ class OnnxRuntimeEngine:
         must_bind, can_bind = any(map(is_bfloat16, dtypes)), all(dtype.kind != "O" for dtype in dtypes)
         if must_bind and not can_bind:
             raise ModelLoadError(f"{path}: ONNX Runtime takes no bfloat16 beside strings")
+        self.slots = 1 if self.provider == "CPUExecutionProvider" else 2
         self.is_on_gpu = self.provider != "CPUExecutionProvider"
         self.empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty
         self._bound: RawBinding | DeviceBuffers | GraphBuffers | None = None
@@ -223,7 +225,7 @@ class OnnxRuntimeEngine:
             raise ModelLoadError(f"cuda_graphs: {obstacle}")
         if isinstance(self._bound, DeviceBuffers):
             self._bound = GraphBuffers(self._bound)
-        self.can_run_inline = False
+        self.can_run_inline, self.slots = False, 1
         try:
             find_sampler(self.run, self.inputs, rows=self.batchability.rows or 1)
         except ModelError as error:

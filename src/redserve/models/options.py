@@ -25,6 +25,7 @@ class ModelOptions:
             engine allows it; `None`: never.
         sample: One row that is known to run, as (nested) lists by input; `None` makes one up.
         lengths: Rows of different lengths that share a batch; `None`: rows of equal length do.
+        slots: Batches that one engine has in progress at once; `None`: as many as the engine says.
         batch_buckets: The sizes that batches are padded to.
     """
 
@@ -38,6 +39,7 @@ class ModelOptions:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sample: Mapping[str, Any] | None = None
     lengths: LengthBuckets | None = None
+    slots: int | None = None
     batch_buckets: BatchBuckets = "auto"
 
     def __post_init__(self) -> None:
@@ -45,3 +47,5 @@ class ModelOptions:
             raise ValueError(f"max_batch_size must be >= 1, got {self.max_batch_size}")
         if self.instances < 1:
             raise ValueError(f"instances must be >= 1, got {self.instances}")
+        if self.slots is not None and self.slots < 1:
+            raise ValueError(f"slots must be >= 1, got {self.slots}")

@@ -20,6 +20,7 @@ from redserve.engine.curve import (
     choose_max_batch_size,
     longest_run_s,
     measure_curve,
+    run_each,
     sizes_to_warm,
     warm_up,
 )
@@ -44,7 +45,7 @@ class Prepared:
 
     Attributes:
         engines: The instances, loaded and warm.
-        runners: Run batches on them.
+        runners: Run batches on them, each one at a time.
         max_batch_size: Rows run together, at most.
         sizes: The only batch sizes that run, if they are few; batches are padded to them.
         curve: Measured seconds per batch size.
@@ -97,13 +98,16 @@ def prepare(
         max_batch_size = choose_max_batch_size(curve)
     sizes = sizes_up_to(max_batch_size, asked) if is_padded else ()
     engines = [engine]
-    padding = _warm_up(engine, max_batch_size, sizes, sample, lengths, row)
+    slots = int(getattr(engine, "slots", 1)) if options.slots is None else options.slots
+    padding = _warm_up(engine, max_batch_size, sizes, slots, sample, lengths, row)
     for _ in range(1, options.instances):
         engines.append(load_engine())
-        _warm_up(engines[-1], max_batch_size, sizes, sample, lengths, row)
-    runners = tuple(RowRunner(each, max_batch_size, sizes=sizes, lengths=lengths) for each in engines)
+        _warm_up(engines[-1], max_batch_size, sizes, slots, sample, lengths, row)
+    runners = tuple(
+        RowRunner(each, max_batch_size, sizes=sizes, lengths=lengths) for _ in range(slots) for each in engines
+    )
     answered = _run_example(engine, runners[0], sample)
-    is_short = _is_short(engine, max_batch_size, options)
+    is_short = len(runners) == 1 and _is_short(engine, max_batch_size, options)
     return Prepared(tuple(engines), runners, max_batch_size, sizes, curve, answered, is_short, lengths, padding)
 
 
@@ -118,6 +122,7 @@ def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
         _check_labels(engine, options)
         sample = None if options.sample is None else _sample_of(engine, options.sample)
         _possible_batch_size(engine, options.max_batch_size)
+        takes_buckets(engine, options.batch_buckets)
         if options.lengths is not None:
             judge_lengths(engine, options.lengths, row=sample)
     finally:
@@ -125,9 +130,8 @@ def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
 
 
 def _is_short(engine: Engine, max_batch_size: int, options: ModelOptions) -> bool:
-    """Only for one instance: several are to run beside each other."""
     limit_s = options.inline_below_s
-    if limit_s is None or options.instances > 1 or not getattr(engine, "can_run_inline", False):
+    if limit_s is None or not getattr(engine, "can_run_inline", False):
         return False
     return longest_run_s(engine, max_batch_size) < limit_s
 
@@ -173,20 +177,24 @@ def _warm_up(
     engine: Engine,
     max_batch_size: int,
     sizes: Sequence[int],
+    slots: int,
     sample: Tensors | None,
     lengths: Lengths | None,
     row: Tensors | None,
 ) -> tuple[PaddingCost, ...]:
     """Every batch size, and of each bucket of lengths the largest; tells what padding costs."""
-    if not warm_up(engine, max_batch_size, sizes) and sample is not None:
-        _warm_up_with(engine, sizes_to_warm(engine, max_batch_size, sizes), sample)
+    if not warm_up(engine, max_batch_size, sizes, at_once=slots) and sample is not None:
+        _warm_up_with(engine, sizes_to_warm(engine, max_batch_size, sizes), slots, sample)
     return () if lengths is None or row is None else tuple(measure_padding(engine, lengths, max_batch_size, row=row))
 
 
-def _warm_up_with(engine: Engine, sizes: Sequence[int], sample: Tensors) -> None:
+def _warm_up_with(engine: Engine, sizes: Sequence[int], slots: int, sample: Tensors) -> None:
     """On copies of the sample, where no made-up input runs."""
-    for size in sizes if engine.batchability.is_row_wise else (1,):
-        engine.run({name: np.repeat(tensor, size, axis=0) if size > 1 else tensor for name, tensor in sample.items()})
+    batches = [
+        {name: np.repeat(tensor, size, axis=0) if size > 1 else tensor for name, tensor in sample.items()}
+        for size in (sizes if engine.batchability.is_row_wise else (1,))
+    ]
+    run_each(engine, batches, at_once=slots)
 
 
 def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tuple[Tensors, Outputs] | None:

@@ -53,6 +53,7 @@ class ServedModel:
         on_change: Called with the model whenever its state or reason has changed.
         has_begun: Whether it was told to load.
         engine: What runs its batches, once loaded; the first of its instances.
+        runs_at_once: Batches that may be in progress, of all instances, once loaded.
         policy: Its batching numbers; the batch size is right once it is loaded.
         curve: Measured seconds per batch size, once loaded.
         lengths: Which rows of different lengths share a batch, once loaded; `None`: none do.
@@ -81,6 +82,7 @@ class ServedModel:
         self.curve: tuple[CurvePoint, ...] = ()
         self.lengths: Lengths | None = None
         self.padding: tuple[PaddingCost, ...] = ()
+        self.runs_at_once = 1
         self.example: tuple[Tensors, Outputs] | None = None
         self._load_engine = load_engine
         self._prepare = partial(prepare, load_engine, self.options, example=example)
@@ -152,6 +154,7 @@ class ServedModel:
             await self._free()
             return
         self.policy = replace(self.policy, max_batch_size=prepared.max_batch_size, batch_sizes=prepared.sizes)
+        self.runs_at_once = len(prepared.runners)
         self._batcher = Batcher(
             prepared.runners,
             policy=self.policy,

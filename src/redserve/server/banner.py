@@ -153,7 +153,7 @@ def _zeros(spec: TensorSpec, sizes: Sequence[int]) -> str:
 def _where(model: ServedModel) -> str:
     if model.is_inline:
         return "on the event loop, while a run takes less than a hop to a thread is worth"
-    return "in a thread" if model.options.instances == 1 else f"in {model.options.instances} threads"
+    return "in a thread" if model.runs_at_once == 1 else f"in {model.runs_at_once} threads"
 
 
 def _batching(model: ServedModel) -> list[str]:

@@ -63,6 +63,8 @@ class ModelSettings(BaseModel):
     """which GPU"""
     instances: int = Field(1, ge=1, le=64)
     """engines that run batches of a model side by side, fed by one queue"""
+    slots: int | None = Field(None, ge=1, le=16)
+    """batches that one engine has in progress at once (default: 2 on a GPU, to copy while computing, else 1)"""
     intra_op_threads: int | None = Field(None, ge=1)
     """CPU threads that share one run (default: all cores, shared among the instances)"""
     session_options: dict[str, Option] = {}
@@ -117,6 +119,8 @@ class ModelSettings(BaseModel):
     def _has_graphs(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("device") == "cpu":
             raise ValueError("there are none on the CPU")
+        if value and (info.data.get("slots") or 1) > 1:
+            raise ValueError("an engine with graphs does one run at a time: ask for more instances in place of slots")
         return value
 
     @field_validator("gpu_memory_mib")
@@ -140,6 +144,7 @@ class ModelSettings(BaseModel):
             inline_below_s=self.inline_below_ms / 1000 or None,
             max_run_s=self.max_run_s,
             instances=self.instances,
+            slots=self.slots,
             timeout_s=(self.slo_ms or self.request_timeout_ms) / 1000,
             lengths=self.lengths(),
             batch_buckets=self.batch_buckets,
