@@ -62,6 +62,11 @@ request, by runs beside each other, since ONNX Runtime makes what each needs whe
 own would hold the weights twice. With CUDA graphs they have to, since a session has one thread then: that is
 `instances`, which the user asks for, not a second session in silence. Whether it hides the copies is not measured yet.
 
+Decision: memory is given back after large runs that do not come again, not by each large run. What is free is given
+back as a whole, so the next full batch claims its own anew; one every 256 runs costs nothing that way. What the
+measurement of batch sizes took goes before the warm-up. With CUDA graphs nothing is given back, since they go on using
+what looks free.
+
 Decision: CUDA graphs in one thread a session, and only for shapes that are known. ONNX Runtime keeps graphs by thread
 and captures in CUDA's global mode, which its source calls fit for one thread; so all runs of such a session are made by
 a thread of its own, and all is captured at load. The way there and back costs a run 42 us (digits, on two CPU cores),

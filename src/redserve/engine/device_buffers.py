@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from redserve.engine.arena import ArenaWatch
 from redserve.engine.tensors import Array, Tensors, TensorSpec, dtype_name
 from redserve.errors import ModelError
 
@@ -52,6 +53,7 @@ class DeviceBuffers:
         device: `cuda` or `cpu`: where the buffers are.
         device_id: On which one.
         copies: How inputs get there.
+        arena: Whose memory is given back after rare large batches; `None`: never.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class DeviceBuffers:
         device: str,
         device_id: int,
         copies: Copies,
+        arena: ArenaWatch | None = None,
     ) -> None:
         self._ort = ort
         self._session = session
@@ -71,6 +74,7 @@ class DeviceBuffers:
         self._outputs = outputs
         self._place = device, device_id
         self._copies = copies
+        self._arena = arena
         self._lock = threading.Lock()
         self._free: dict[Hashable, list[Binding]] = {}  # by shapes, the least recently used first
 
@@ -90,6 +94,9 @@ class DeviceBuffers:
         for spec in self._outputs:
             binding.io.bind_output(spec.name, "cpu")  # anew: else the next run writes to what this one answered
         options.add_run_config_entry("gpu_graph_id", "-1")  # said, since ONNX Runtime looks for it at some cost
+        arena = self._arena
+        if arena is not None and arena.gives_back(sum([tensor.nbytes for tensor in tensors.values()])):
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", arena.device)
         self.start(binding, options)
         answer = [value.numpy() for value in binding.io.get_outputs()]
         with self._lock:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from redserve.engine.arena import ArenaWatch
 from redserve.engine.base import Batchability
 from redserve.engine.batchability import judge_batchability
 from redserve.engine.bfloat16 import is_bfloat16
@@ -52,6 +53,7 @@ class OnnxRuntimeEngine:
             with no size but the rows left to the request.
         slots: Runs that are worth having in progress at once: on a GPU two, so that one copies while another computes.
         is_on_gpu: Whether the provider is that of a GPU.
+        arena: What decides, on a GPU, when memory is given back.
         empty: Makes a batch buffer, from shape and dtype: on a GPU in page-locked memory, where there is any.
     """
 
@@ -92,6 +94,7 @@ class OnnxRuntimeEngine:
         self.slots = 1 if self.provider == "CPUExecutionProvider" else 2
         self.is_on_gpu = self.provider != "CPUExecutionProvider"
         self.empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty
+        self.arena = ArenaWatch(f"gpu:{device_id}") if self.is_on_gpu else None
         self._bound: RawBinding | DeviceBuffers | GraphBuffers | None = None
         if must_bind:
             self._bound = RawBinding(opened.ort, session, self.inputs, self.outputs)
@@ -106,6 +109,7 @@ class OnnxRuntimeEngine:
                 device="cuda" if self.is_on_gpu else "cpu",
                 device_id=device_id,
                 copies=cudart or RuntimeCopies(),
+                arena=self.arena,
             )
         has_fixed_sizes = all(type(size) is int for spec in self.inputs for size in spec.shape[1:])
         self.can_run_inline = has_fixed_sizes and not self.is_on_gpu
@@ -225,7 +229,7 @@ class OnnxRuntimeEngine:
             raise ModelLoadError(f"cuda_graphs: {obstacle}")
         if isinstance(self._bound, DeviceBuffers):
             self._bound = GraphBuffers(self._bound)
-        self.can_run_inline, self.slots = False, 1
+        self.can_run_inline, self.slots, self.arena = False, 1, None
         try:
             find_sampler(self.run, self.inputs, rows=self.batchability.rows or 1)
         except ModelError as error:

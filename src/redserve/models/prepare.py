@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from redserve.engine.arena import ArenaWatch
 from redserve.engine.base import Engine
 from redserve.engine.bfloat16 import is_float
 from redserve.engine.buckets import sizes_up_to, takes_buckets
@@ -183,9 +184,15 @@ def _warm_up(
     row: Tensors | None,
 ) -> tuple[PaddingCost, ...]:
     """Every batch size, and of each bucket of lengths the largest; tells what padding costs."""
+    arena: ArenaWatch | None = getattr(engine, "arena", None)
+    if arena is not None:
+        arena.begin_warm_up()
     if not warm_up(engine, max_batch_size, sizes, at_once=slots) and sample is not None:
         _warm_up_with(engine, sizes_to_warm(engine, max_batch_size, sizes), slots, sample)
-    return () if lengths is None or row is None else tuple(measure_padding(engine, lengths, max_batch_size, row=row))
+    padding = () if lengths is None or row is None else tuple(measure_padding(engine, lengths, max_batch_size, row=row))
+    if arena is not None:
+        arena.end_warm_up()
+    return padding
 
 
 def _warm_up_with(engine: Engine, sizes: Sequence[int], slots: int, sample: Tensors) -> None:
