@@ -23,6 +23,7 @@ class PuppetEngine:
     inputs: Sequence[TensorSpec] = (TensorSpec("x", np.dtype(np.float32), ("batch", 2)),)
     outputs: Sequence[TensorSpec] = (TensorSpec("y", np.dtype(np.float32), ("batch", 2)),)
     provider = "PuppetProvider"
+    is_on_gpu = False
 
     def __init__(
         self, batchability: Batchability | None = None, change: Callable[[Array], Array] | None = None

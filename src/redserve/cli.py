@@ -48,7 +48,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
         description="Show inputs and outputs of a model, whether and why it can be batched, its time per batch size.",
     )
     inspect.add_argument("model", type=Path, metavar="PATH.onnx", help="the ONNX file")
-    inspect.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="as for serve")
+    inspect.add_argument("--device", choices=("auto", "cuda", "tensorrt", "cpu"), default="auto", help="as for serve")
     inspect.add_argument("--intra-op-threads", type=int, metavar="N", help="as for serve")
     inspect.add_argument("--batching", choices=("auto", "on", "off"), default="auto", help="as for serve")
     inspect.add_argument("--max-batch-size", type=int, metavar="N", help="rows of a batch with --length-buckets")
@@ -62,7 +62,9 @@ def _parser(command: str) -> argparse.ArgumentParser:
         "without serving any. One line a model; ends with 1 when something is wrong.",
     )
     check.add_argument("repository", type=Path, metavar="DIR", help="as for serve --repository")
-    check.add_argument("--device", choices=("auto", "cuda", "cpu"), help="in place of what the configurations say")
+    check.add_argument(
+        "--device", choices=("auto", "cuda", "tensorrt", "cpu"), help="in place of what the configurations say"
+    )
     check.set_defaults(run=_check)
     predict = commands.add_parser(
         "predict",

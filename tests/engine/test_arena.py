@@ -69,8 +69,7 @@ def test_onnx_runtime_gives_the_memory_back(tmp_path):
         session,
         engine.inputs,
         engine.outputs,
-        device="cpu",
-        device_id=0,
+        device=("cpu", 0),
         copies=RuntimeCopies(),
         arena=watch,
     )

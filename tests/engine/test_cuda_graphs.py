@@ -44,7 +44,7 @@ def watched(tmp_path):
     engine = OnnxRuntimeEngine.load(path, device="cpu")
     session = WatchedSession(path)
     buffers = DeviceBuffers(
-        onnxruntime, session, engine.inputs, engine.outputs, device="cpu", device_id=0, copies=RuntimeCopies()
+        onnxruntime, session, engine.inputs, engine.outputs, device=("cpu", 0), copies=RuntimeCopies()
     )
     graphs = GraphBuffers(buffers)
     yield session, graphs

@@ -37,7 +37,7 @@ def copies(request):
 def buffers(path, copies):
     engine = OnnxRuntimeEngine.load(path, device="cpu")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return DeviceBuffers(onnxruntime, session, engine.inputs, engine.outputs, device="cpu", device_id=0, copies=copies)
+    return DeviceBuffers(onnxruntime, session, engine.inputs, engine.outputs, device=("cpu", 0), copies=copies)
 
 
 def run(bound, x):

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from engine.onnx_models import adding
-from redserve.engine import onnx_runtime
+from redserve.engine import binding, onnx_runtime
 from redserve.engine.device_buffers import DeviceBuffers
 from redserve.errors import ModelLoadError
 from redserve.metrics import BatchMetrics, REDMetrics
@@ -58,10 +58,10 @@ def limits(monkeypatch):
         )
 
     def in_memory_of_the_cpu(*arguments, device, **options):
-        return DeviceBuffers(*arguments, device="cpu", **options)
+        return DeviceBuffers(*arguments, device=("cpu", 0), **options)
 
     monkeypatch.setattr(onnx_runtime, "open_session", on_cuda)
-    monkeypatch.setattr(onnx_runtime, "DeviceBuffers", in_memory_of_the_cpu)
+    monkeypatch.setattr(binding, "DeviceBuffers", in_memory_of_the_cpu)
     monkeypatch.setattr(onnx_runtime, "find_cudart", lambda device_id: None)
     return opened
 

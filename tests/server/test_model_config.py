@@ -75,7 +75,7 @@ def test_a_version_policy_has_four_forms(config, text, policy):
         ("[label]\ny = []", "label: unknown key"),
         ("max_batch_size = 0", "max_batch_size: Input should be greater than or equal to 1"),
         ("instances = 0", "instances: Input should be greater than or equal to 1"),
-        ('device = "tpu"', "device: Input should be 'auto', 'cuda' or 'cpu'"),
+        ('device = "tpu"', "device: Input should be 'auto', 'cuda', 'tensorrt' or 'cpu'"),
         ("versions = 1", 'versions: write "latest", "all", a list of numbers, or {latest = 2}'),
         ("versions = []", "versions: write"),
         ('versions = ["1"]', "versions: write"),

@@ -38,7 +38,7 @@ def test_the_environment_may_name_the_file(tmp_path, monkeypatch):
         ({"max_batch_size": "0"}, "max_batch_size"),
         ({"max_batch_size": "many"}, "max_batch_size"),
         ({"max_queue_delay_ms": "-1"}, "max_queue_delay_ms: .*greater than or equal to 0"),
-        ({"device": "tpu"}, "device: .*'auto', 'cuda' or 'cpu'"),
+        ({"device": "tpu"}, "device: .*'auto', 'cuda', 'tensorrt' or 'cpu'"),
         ({"name": "a/b"}, "name: .*match"),
         ({"workers": "2"}, "workers: .*one process only"),
         ({"prot": "1"}, "prot: .*not permitted"),

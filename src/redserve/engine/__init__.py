@@ -63,9 +63,12 @@ own would hold the weights twice. With CUDA graphs they have to, since a session
 `instances`, which the user asks for, not a second session in silence. Whether it hides the copies is not measured yet.
 
 Decision: memory is given back after large runs that do not come again, not by each large run. What is free is given
-back as a whole, so the next full batch claims its own anew; one every 256 runs costs nothing that way. What the
-measurement of batch sizes took goes before the warm-up. With CUDA graphs nothing is given back, since they go on using
-what looks free.
+back as a whole, so the next full batch claims its own anew: once in 256 runs, at most. What the measurement of batch
+sizes took goes before the warm-up. With CUDA graphs nothing is given back, since they go on using what looks free.
+
+Decision: TensorRT is asked for by name. It builds for minutes and takes libraries that no wheel of ONNX Runtime brings,
+so `auto` never tries it. The shapes it builds for are those of the batches, from the file, or none: a guess at an open
+length would be wrong for somebody.
 
 Decision: CUDA graphs in one thread a session, and only for shapes that are known. ONNX Runtime keeps graphs by thread
 and captures in CUDA's global mode, which its source calls fit for one thread; so all runs of such a session are made by

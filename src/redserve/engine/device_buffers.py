@@ -50,8 +50,7 @@ class DeviceBuffers:
         session: That runs.
         inputs: What it takes; neither text nor bfloat16, which cannot be bound like this.
         outputs: What it answers.
-        device: `cuda` or `cpu`: where the buffers are.
-        device_id: On which one.
+        device: Where the buffers are: `cuda` or `cpu`, and which.
         copies: How inputs get there.
         arena: Whose memory is given back after rare large batches; `None`: never.
     """
@@ -63,8 +62,7 @@ class DeviceBuffers:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         *,
-        device: str,
-        device_id: int,
+        device: tuple[str, int],
         copies: Copies,
         arena: ArenaWatch | None = None,
     ) -> None:
@@ -72,7 +70,7 @@ class DeviceBuffers:
         self._session = session
         self._inputs = inputs
         self._outputs = outputs
-        self._place = device, device_id
+        self._device = device
         self._copies = copies
         self._arena = arena
         self._lock = threading.Lock()
@@ -150,7 +148,7 @@ class DeviceBuffers:
         return [self._copies.read(value, spec.dtype) for value, spec in zip(outputs, self._outputs, strict=True)]
 
     def _place_for(self, shape: tuple[int, ...], spec: TensorSpec) -> Any:
-        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), spec.dtype.type, *self._place)
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), spec.dtype.type, *self._device)
 
 
 class Binding:

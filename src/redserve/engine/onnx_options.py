@@ -97,12 +97,12 @@ def session_settings(given: Mapping[str, Option]) -> SessionSettings:
         ModelLoadError: An unknown key, or a value of the wrong kind; names the key and what is allowed.
     """
     named = {"execution_mode", "graph_optimization_level"}
-    _check_keys("session_options", given, named | _NUMBERS.keys() | _SWITCHES.keys() | _CONFIG_KEYS)
+    check_keys("session_options", given, named | _NUMBERS.keys() | _SWITCHES.keys() | _CONFIG_KEYS)
     attributes: dict[str, int | bool] = {**_NUMBERS, **_SWITCHES}
     config = dict(_CONFIG_DEFAULTS)
     for key, value in given.items():
         if key in _CONFIG_KEYS:
-            config[key] = _as_text(value)
+            config[key] = as_text(value)
         elif key in _SWITCHES:
             if not isinstance(value, bool):
                 raise ModelLoadError(f"session_options: {key} must be true or false, got {value!r}")
@@ -130,9 +130,9 @@ def cuda_options(given: Mapping[str, Option], *, device_id: int, graphs: bool = 
     Raises:
         ModelLoadError: An unknown key; names it and what is allowed.
     """
-    _check_keys("provider_options", given, _CUDA_KEYS)
+    check_keys("provider_options", given, _CUDA_KEYS)
     own = {"device_id": str(device_id)} | ({"enable_cuda_graph": "1"} if graphs else {})
-    return {**_CUDA_DEFAULTS, **{key: _as_text(value) for key, value in given.items()}, **own}
+    return {**_CUDA_DEFAULTS, **{key: as_text(value) for key, value in given.items()}, **own}
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -145,7 +145,12 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
 
 
-def _check_keys(where: str, given: Mapping[str, Option], allowed: set[str] | frozenset[str]) -> None:
+def check_keys(where: str, given: Mapping[str, Option], allowed: set[str] | frozenset[str]) -> None:
+    """Refuse what ONNX Runtime would not know.
+
+    Raises:
+        ModelLoadError: An unknown key; names it and what is allowed.
+    """
     for key in given:
         if key not in allowed:
             raise ModelLoadError(f"{where}: unknown key {key!r}; allowed are {', '.join(sorted(allowed))}")
@@ -158,6 +163,6 @@ def _choice(given: Mapping[str, Option], key: str, choices: Mapping[str, str], *
     return choices[str(value)]
 
 
-def _as_text(value: Option) -> str:
+def as_text(value: Option) -> str:
     """ONNX Runtime reads switches as 0 and 1."""
     return str(int(value)) if isinstance(value, bool) else str(value)

@@ -10,7 +10,7 @@ Nothing falls back silently: not ONNX Runtime at construction, nor in the middle
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,17 +20,19 @@ import numpy as np
 from redserve.engine.arena import ArenaWatch
 from redserve.engine.base import Batchability
 from redserve.engine.batchability import judge_batchability
-from redserve.engine.bfloat16 import is_bfloat16
+from redserve.engine.binding import choose_binding
 from redserve.engine.cuda_graphs import GraphBuffers, graph_obstacle
-from redserve.engine.cudart import Cudart, find_cudart
+from redserve.engine.cudart import find_cudart
 from redserve.engine.device_buffers import DeviceBuffers, RuntimeCopies
 from redserve.engine.onnx_options import Option, cuda_options, session_settings
-from redserve.engine.onnx_session import OpenedSession, one_line, open_session
+from redserve.engine.onnx_session import Device, OpenedSession, one_line, open_session, read_inputs, specs_of
 from redserve.engine.raw_binding import RawBinding
 from redserve.engine.samples import find_sampler
-from redserve.engine.tensors import Array, Tensors, TensorSpec
+from redserve.engine.tensorrt import split_options, tensorrt_options
+from redserve.engine.tensors import Array, Tensors
 from redserve.errors import ModelError, ModelLoadError
 
+_CPU = "CPUExecutionProvider"
 _UNSET_VERSION = 9223372036854775807
 
 
@@ -64,16 +66,15 @@ class OnnxRuntimeEngine:
         *,
         device_id: int = 0,
         io_binding: bool | None = None,
-        cudart: Cudart | None = None,
         pinned: bool = True,
     ) -> None:
         """Wrap a session whose batchability is not judged yet; use `load`."""
         session = opened.session
         self.path = path
-        self.inputs = _specs(path, "input", session.get_inputs())
-        self.outputs = tuple(replace(spec, is_exact=False) for spec in _specs(path, "output", session.get_outputs()))
+        self.inputs = specs_of("input", session.get_inputs())
+        self.outputs = tuple(replace(spec, is_exact=False) for spec in specs_of("output", session.get_outputs()))
         if not self.outputs:
-            raise ModelLoadError(f"{path}: the model has no outputs")
+            raise ModelLoadError("the model has no outputs")
         self.provider: str = session.get_providers()[0]
         self.provider_note = opened.note
         self.intra_op_threads = opened.threads
@@ -87,30 +88,23 @@ class OnnxRuntimeEngine:
         self._new_run_options = opened.ort.RunOptions
         self._output_names = [spec.name for spec in self.outputs]
         self._running: dict[int, Any] = {}
-        dtypes = [spec.dtype for spec in (*self.inputs, *self.outputs)]
-        must_bind, can_bind = any(map(is_bfloat16, dtypes)), all(dtype.kind != "O" for dtype in dtypes)
-        if must_bind and not can_bind:
-            raise ModelLoadError(f"{path}: ONNX Runtime takes no bfloat16 beside strings")
-        self.slots = 1 if self.provider == "CPUExecutionProvider" else 2
-        self.is_on_gpu = self.provider != "CPUExecutionProvider"
-        self.empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty
+        self.is_on_gpu = self.provider != _CPU
+        self.slots = 2 if self.is_on_gpu else 1
         self.arena = ArenaWatch(f"gpu:{device_id}") if self.is_on_gpu else None
-        self._bound: RawBinding | DeviceBuffers | GraphBuffers | None = None
-        if must_bind:
-            self._bound = RawBinding(opened.ort, session, self.inputs, self.outputs)
-        elif can_bind and (self.is_on_gpu if io_binding is None else io_binding):
-            if cudart is not None and pinned:
-                self.empty = cudart.empty
-            self._bound = DeviceBuffers(
-                opened.ort,
-                session,
-                self.inputs,
-                self.outputs,
-                device="cuda" if self.is_on_gpu else "cpu",
-                device_id=device_id,
-                copies=cudart or RuntimeCopies(),
-                arena=self.arena,
-            )
+        cudart = find_cudart(device_id) if self.is_on_gpu else None
+        self.empty: Callable[[tuple[int, ...], np.dtype[Any]], Array] = np.empty
+        if cudart is not None and pinned:
+            self.empty = cudart.empty
+        self._bound: RawBinding | DeviceBuffers | GraphBuffers | None = choose_binding(
+            opened.ort,
+            session,
+            self.inputs,
+            self.outputs,
+            is_wanted=self.is_on_gpu if io_binding is None else io_binding,
+            device=("cuda", device_id) if self.is_on_gpu else ("cpu", 0),
+            copies=cudart or RuntimeCopies(),
+            arena=self.arena,
+        )
         has_fixed_sizes = all(type(size) is int for spec in self.inputs for size in spec.shape[1:])
         self.can_run_inline = has_fixed_sizes and not self.is_on_gpu
 
@@ -119,7 +113,7 @@ class OnnxRuntimeEngine:
         cls,
         path: str | os.PathLike[str],
         *,
-        device: Literal["auto", "cuda", "cpu"] = "auto",
+        device: Device = "auto",
         device_id: int = 0,
         intra_op_threads: int | None = None,
         provider_options: Mapping[str, Option] | None = None,
@@ -128,16 +122,19 @@ class OnnxRuntimeEngine:
         io_binding: bool | None = None,
         pinned: bool = True,
         cuda_graphs: bool = False,
+        largest_batch: int = 64,
         freed: Callable[[], None] | None = None,
     ) -> "OnnxRuntimeEngine":
         """Load a model and find out how it can be batched; blocks, for seconds with a large model.
 
         Args:
             path: An `.onnx` file; external data lies beside it.
-            device: `cuda` insists on the GPU, `auto` takes the CPU where none comes up and says why.
+            device: `cuda` insists on the GPU, `auto` takes the CPU where none comes up and says why. `tensorrt` insists
+                on that provider, with CUDA for what it does not take.
             device_id: Which GPU.
             intra_op_threads: Threads that share one run; `None`: the cores this process may use, 1 on the GPU.
-            provider_options: Of the CUDA execution provider, by ONNX Runtime's names.
+            provider_options: Of the CUDA execution provider, by ONNX Runtime's names; with `tensorrt`, those that begin
+                with `trt_` are of that one.
             session_options: Of the session, by ONNX Runtime's names.
             batching: See `judge_batchability`.
             io_binding: Bind inputs to buffers on the device instead of passing them; `None`: on the GPU only. Where an
@@ -145,33 +142,44 @@ class OnnxRuntimeEngine:
             pinned: Make batch buffers in page-locked memory, on the GPU.
             cuda_graphs: On the GPU, launch each run as one graph, of its batch size; batches have to be padded to few.
                 With `device="cpu"` everything is as if there were graphs.
+            largest_batch: Rows that TensorRT is to build for, where nothing but the rows is left open.
             freed: Called once the session is gone and has given its memory back, from any thread.
 
         Raises:
             ModelLoadError: The file, the device or an option is wrong, or ONNX Runtime is not installed; one line.
             ValueError: `device`, `device_id` or `intra_op_threads` is no possible value.
         """
-        if device not in ("auto", "cuda", "cpu"):
-            raise ValueError(f"device must be auto, cuda or cpu, got {device!r}")
+        if device not in ("auto", "cuda", "tensorrt", "cpu"):
+            raise ValueError(f"device must be auto, cuda, tensorrt or cpu, got {device!r}")
         if device_id < 0 or (intra_op_threads is not None and intra_op_threads < 1):
             raise ValueError(f"device_id must be >= 0 and intra_op_threads >= 1, got {device_id}, {intra_op_threads}")
         if device == "cpu" and provider_options:
             raise ModelLoadError("provider_options are for CUDA; the CPU execution provider has none")
+        if device == "tensorrt" and cuda_graphs:
+            raise ModelLoadError("cuda_graphs: they are of the CUDA execution provider, not of TensorRT")
         settings = session_settings(session_options or {})
-        cuda = cuda_options(provider_options or {}, device_id=device_id, graphs=cuda_graphs)
+        given, tensorrt = provider_options or {}, None
         path = Path(path)
+        if device == "tensorrt":
+            own, given = split_options(given)
+            tensorrt = tensorrt_options(
+                own, device_id=device_id, inputs=read_inputs(_import_onnxruntime, path), rows=largest_batch
+            )
+        cuda = cuda_options(given, device_id=device_id, graphs=cuda_graphs)
         opened = open_session(
-            _import_onnxruntime, path, device=device, threads=intra_op_threads, settings=settings, cuda=cuda
+            _import_onnxruntime,
+            path,
+            device=device,
+            threads=intra_op_threads,
+            settings=settings,
+            cuda=cuda,
+            tensorrt=tensorrt,
         )
         if freed is not None:
             weakref.finalize(opened.session, freed)
-        is_on_gpu = opened.session.get_providers()[0] != "CPUExecutionProvider"
-        cudart = find_cudart(device_id) if is_on_gpu else None
-        has_graphs = cuda_graphs and (is_on_gpu or device == "cpu")
-        engine = cls(
-            opened, path, device_id=device_id, io_binding=has_graphs or io_binding, cudart=cudart, pinned=pinned
-        )
+        has_graphs = cuda_graphs and (device == "cpu" or opened.session.get_providers()[0] != _CPU)
         try:
+            engine = cls(opened, path, device_id=device_id, io_binding=has_graphs or io_binding, pinned=pinned)
             engine.batchability = judge_batchability(engine.run, engine.inputs, engine.outputs, batching=batching)
             if has_graphs:
                 engine._use_graphs()
@@ -243,10 +251,3 @@ def _import_onnxruntime() -> Any:
         install = "install redserve[cpu], or redserve[gpu] for NVIDIA GPUs"
         raise ModelLoadError(f"ONNX Runtime cannot be imported ({error}): {install}") from error
     return onnxruntime
-
-
-def _specs(path: Path, side: str, arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
-    try:
-        return tuple(TensorSpec.from_onnx(argument.name, argument.type, argument.shape) for argument in arguments)
-    except ValueError as error:
-        raise ModelLoadError(f"{path}: {side} {error}") from error

@@ -15,12 +15,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from redserve.engine.onnx_options import SessionSettings, usable_cpus
+from redserve.engine.onnx_options import SessionSettings, session_settings, usable_cpus
+from redserve.engine.tensors import TensorSpec
 from redserve.errors import ModelLoadError
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+Device: TypeAlias = Literal["auto", "cuda", "tensorrt", "cpu"]
+
+_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_NAMES = {_CUDA: "CUDA", _TENSORRT: "TensorRT"}
 _SILENT, _WARNING = 4, 2
 _LONGEST_MESSAGE = 4000  # a message may quote a client's text of any length, and the patterns below take its square
 _one_session_at_a_time = (
@@ -49,20 +53,22 @@ def open_session(
     import_onnxruntime: Callable[[], Any],
     path: Path,
     *,
-    device: Literal["auto", "cuda", "cpu"],
+    device: Device,
     threads: int | None,
     settings: SessionSettings,
     cuda: Mapping[str, str],
+    tensorrt: Mapping[str, str] | None = None,
 ) -> OpenedSession:
     """Open a model file.
 
     Args:
         import_onnxruntime: Returns the module, or raises `ModelLoadError`; called once the file is known to be there.
         path: The `.onnx` file.
-        device: `cuda` insists on the GPU, `auto` takes the CPU where none comes up.
+        device: `cuda` insists on the GPU, `tensorrt` on that provider, `auto` takes the CPU where no GPU comes up.
         threads: That share one run; `None`: the cores this process may use, 1 on the GPU.
         settings: Of the session.
         cuda: Options of the CUDA execution provider.
+        tensorrt: Of the TensorRT execution provider, with `device="tensorrt"`.
 
     Raises:
         ModelLoadError: The file cannot be loaded, or not on this device.
@@ -72,13 +78,39 @@ def open_session(
     note = ""
     with _one_session_at_a_time:
         if device != "cpu":
-            session, note = _cuda_session(ort, path, settings, threads or 1, cuda)
+            providers = {_CUDA: dict(cuda)}
+            if device == "tensorrt":
+                providers = {_TENSORRT: dict(tensorrt or {}), **providers}
+            session, note = _gpu_session(ort, path, settings, threads or 1, providers)
             if session is not None:
                 return OpenedSession(session, ort, "", threads or 1)
-            if device == "cuda":
-                raise ModelLoadError(f"device=cuda, but {note}")
+            if device != "auto":
+                raise ModelLoadError(f"device={device}, but {note}")
         threads = threads or usable_cpus()
         return OpenedSession(_session(ort, path, settings, threads, [_CPU]), ort, note, threads)
+
+
+def read_inputs(import_onnxruntime: Callable[[], Any], path: Path) -> tuple[TensorSpec, ...]:
+    """What a model file takes, by a session on the CPU that is not kept.
+
+    Raises:
+        ModelLoadError: It cannot be loaded.
+    """
+    settings = session_settings({"graph_optimization_level": "disable"})
+    opened = open_session(import_onnxruntime, path, device="cpu", threads=1, settings=settings, cuda={})
+    return specs_of("input", opened.session.get_inputs())
+
+
+def specs_of(side: str, arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    """What ONNX Runtime says of the inputs, or the outputs, of a session.
+
+    Raises:
+        ModelLoadError: One cannot be served.
+    """
+    try:
+        return tuple(TensorSpec.from_onnx(argument.name, argument.type, argument.shape) for argument in arguments)
+    except ValueError as error:
+        raise ModelLoadError(f"{side} {error}") from error
 
 
 def _check_file(path: Path) -> None:
@@ -111,12 +143,14 @@ def _session(ort: Any, path: Path, settings: SessionSettings, threads: int, prov
         raise ModelLoadError(f"{path} cannot be loaded: {one_line(error)}") from error
 
 
-def _cuda_session(
-    ort: Any, path: Path, settings: SessionSettings, threads: int, cuda: Mapping[str, str]
+def _gpu_session(
+    ort: Any, path: Path, settings: SessionSettings, threads: int, providers: Mapping[str, dict[str, str]]
 ) -> tuple[Any, str]:
-    """A session on the GPU and "", or `None` and why not."""
-    if _CUDA not in ort.get_available_providers():
-        return None, "this build of ONNX Runtime has no CUDA: install redserve[gpu] in place of redserve[cpu]"
+    """A session on the first of these providers and "", or `None` and why not."""
+    wanted = next(iter(providers))
+    name = _NAMES[wanted]
+    if wanted not in ort.get_available_providers():
+        return None, f"this build of ONNX Runtime has no {name}: install redserve[gpu] in place of redserve[cpu]"
     if sys.platform == "linux":
         try:
             ctypes.CDLL("libcuda.so.1")
@@ -127,17 +161,20 @@ def _cuda_session(
         ort.preload_dlls()
     ort.set_default_logger_severity(_SILENT)  # the provider logs its own failure to stderr; it is told in the note
     try:
-        session = _session(ort, path, settings, threads, [(_CUDA, dict(cuda)), _CPU])
+        session = _session(ort, path, settings, threads, [*providers.items(), _CPU])
     except ModelLoadError as error:
-        if "enable_cuda_graph" in cuda:  # mostly a model that cannot be captured: not a matter of the device
+        if (
+            "enable_cuda_graph" in providers[_CUDA]
+        ):  # mostly a model that cannot be captured: not a matter of the device
             raise ModelLoadError(f"cuda_graphs: {error}") from error
-        return None, f"on CUDA {error}"
+        return None, f"on {name} {error}"
     finally:
         ort.set_default_logger_severity(_WARNING)
-    if session.get_providers()[0] == _CUDA:
+    if session.get_providers()[0] == wanted:
         return session, ""
     missing = next((line for line in printed.getvalue().splitlines() if line.startswith("Failed to load")), "")
-    return None, f"CUDA did not come up: {missing or 'ONNX Runtime does not say why'}; install redserve[gpu]"
+    install = "redserve[gpu]" if wanted == _CUDA else "the TensorRT libraries, which redserve[gpu] does not bring"
+    return None, f"{name} did not come up: {missing or 'ONNX Runtime does not say why'}; install {install}"
 
 
 def one_line(error: Exception) -> str:

@@ -69,17 +69,14 @@ def find_sampler(run: Callable[[Tensors], object], inputs: Sequence[TensorSpec],
         sizes = _IMAGE_SIZES
     else:
         sizes = _SEQUENCE_SIZES
-    refusal = ModelError("the model was not run")
+    refusal = "the model was not run"
     for open_size in sizes:
         for largest_integer in (1, 0):
             sampler = Sampler(inputs, open_size, largest_integer)
             try:
                 run(sampler.draw(rows))
             except ModelError as error:
-                refusal = error
+                refusal = str(error)  # not itself: its traceback would keep the session for long after it is closed
             else:
                 return sampler
-    try:
-        raise refusal
-    finally:
-        del refusal  # in its traceback is this function, and with it the session, which would not be freed for long
+    raise ModelError(refusal)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from redserve.engine.onnx_session import Device
 from redserve.errors import RedserveError
 from redserve.models import Folder, ServedModel
 from redserve.server.model_config import plan
-from redserve.server.model_settings import Device, ModelSettings
+from redserve.server.model_settings import ModelSettings
 
 
 @dataclass(frozen=True)

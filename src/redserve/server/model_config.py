@@ -22,9 +22,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationError
 
+from redserve.engine.onnx_session import Device
 from redserve.models import ModelOptions, Plan, VersionPolicy
 from redserve.server.gpu_budget import GpuBudget
-from redserve.server.model_settings import Device, ModelSettings
+from redserve.server.model_settings import ModelSettings
 
 
 def _version_policy(value: object) -> VersionPolicy:

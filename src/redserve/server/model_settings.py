@@ -11,13 +11,11 @@ from redserve.engine.base import Engine
 from redserve.engine.buckets import BatchBuckets
 from redserve.engine.lengths import LengthBuckets
 from redserve.engine.onnx_options import Option, usable_cpus
+from redserve.engine.onnx_session import Device
 from redserve.errors import ModelLoadError
 from redserve.models import ModelOptions
+from redserve.models.prepare import MAX_MEASURED_ROWS
 from redserve.server.gpu_budget import Claim, GpuBudget, Lease
-
-Device = Literal["auto", "cuda", "cpu"]
-
-CUDA = "CUDAExecutionProvider"
 
 
 def _lengths(value: object) -> object:
@@ -58,7 +56,7 @@ class ModelSettings(BaseModel):
     )
 
     device: Device = "auto"
-    """auto takes a GPU that works; cuda refuses to start without one"""
+    """auto takes a GPU that works; cuda refuses to start without one; tensorrt without TensorRT on it"""
     device_id: int = Field(0, ge=0)
     """which GPU"""
     instances: int = Field(1, ge=1, le=64)
@@ -183,13 +181,14 @@ class ModelSettings(BaseModel):
                 session_options=self.session_options,
                 pinned=self.pinned,
                 cuda_graphs=self.cuda_graphs,
+                largest_batch=MAX_MEASURED_ROWS if self.max_batch_size == "auto" else self.max_batch_size,
                 batching=self.batching,
                 freed=lease.give_back,
             )
         except BaseException:
             lease.give_back()
             raise
-        if engine.provider != CUDA:
+        if not engine.is_on_gpu:
             lease.give_back()
         return engine
 
