@@ -52,6 +52,11 @@ def test_every_shape_gives_its_own_answers(copies, tmp_path):
         np.testing.assert_array_equal(run(bound, x), 2 * x + 1)
 
 
+def test_rows_that_are_not_contiguous_are_copied_right(copies, tmp_path):
+    x = np.arange(16, dtype=np.float32).reshape(4, 4).T
+    np.testing.assert_array_equal(run(buffers(models.row_encoding(tmp_path), copies), x), 2 * x + 1)
+
+
 def test_a_shape_that_comes_again_is_filled_into_the_same_memory(tmp_path):
     copies = CountingCopies()
     bound = buffers(models.row_encoding(tmp_path), copies)

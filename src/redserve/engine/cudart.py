@@ -57,6 +57,7 @@ class Cudart:
 
     def fill(self, value: Any, array: Array) -> None:
         """See `Copies`."""
+        array = np.asarray(array, order="C")
         self._copy(value.data_ptr(), array.ctypes.data, array.nbytes, _TO_DEVICE)
 
     def read(self, value: Any, dtype: "np.dtype[Any]") -> Array:

@@ -163,9 +163,7 @@ def _gpu_session(
     try:
         session = _session(ort, path, settings, threads, [*providers.items(), _CPU])
     except ModelLoadError as error:
-        if (
-            "enable_cuda_graph" in providers[_CUDA]
-        ):  # mostly a model that cannot be captured: not a matter of the device
+        if "enable_cuda_graph" in providers[_CUDA]:  # mostly a model that cannot be captured, which no device changes
             raise ModelLoadError(f"cuda_graphs: {error}") from error
         return None, f"on {name} {error}"
     finally:

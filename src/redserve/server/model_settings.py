@@ -181,7 +181,7 @@ class ModelSettings(BaseModel):
                 session_options=self.session_options,
                 pinned=self.pinned,
                 cuda_graphs=self.cuda_graphs,
-                largest_batch=MAX_MEASURED_ROWS if self.max_batch_size == "auto" else self.max_batch_size,
+                largest_batch=self._largest_batch(),
                 batching=self.batching,
                 freed=lease.give_back,
             )
@@ -191,6 +191,12 @@ class ModelSettings(BaseModel):
         if not engine.is_on_gpu:
             lease.give_back()
         return engine
+
+    def _largest_batch(self) -> int:
+        """That may be run: asked for, or measured."""
+        if self.max_batch_size != "auto":
+            return self.max_batch_size
+        return self.batch_buckets[-1] if isinstance(self.batch_buckets, tuple) else MAX_MEASURED_ROWS
 
     def gpu_claim(self) -> Claim | None:
         """What it asks of a GPU; `None` where it stays on the CPU."""
