@@ -272,7 +272,7 @@ def test_check_names_what_is_wrong_and_where(repository):
     told = dict(itertools.pairwise(lines))
     assert told["error  broken  versions: 2"].endswith("model.onnx cannot be loaded: Protobuf parsing failed.")
     assert (
-        "config.toml: slo_ms: Input should be greater than 0; max_batch: unknown key; known are batching, "
+        "config.toml: slo_ms: Input should be greater than 0; max_batch: unknown key; known are batch_buckets, "
         in told["error  config  versions: none"]
     )
     assert "labels: the model has no output 'z'; it has y" in told["error  labels  versions: 1"]
