@@ -116,12 +116,12 @@ def warm_up(engine: Engine, max_batch_size: int, sizes: Sequence[int] = (), *, a
     if sampler is None:
         return 0
     warmed = sizes_to_warm(engine, max_batch_size, sizes)
-    run_each(engine, [sampler.draw(rows) for rows in warmed], at_once=at_once)
+    run_sizes(engine, warmed, sampler.draw, at_once=at_once)
     return len(warmed)
 
 
-def run_each(engine: Engine, batches: Sequence[Tensors], *, at_once: int) -> None:
-    """Run them all, one after the other, in each of so many threads.
+def run_sizes(engine: Engine, sizes: Sequence[int], draw: Callable[[int], Tensors], *, at_once: int) -> None:
+    """Run a batch of each size, one after the other, in each of so many threads.
 
     Raises:
         ModelError: One failed.
@@ -130,8 +130,8 @@ def run_each(engine: Engine, batches: Sequence[Tensors], *, at_once: int) -> Non
 
     def run_all(_: int) -> None:
         ready.wait()
-        for batch in batches:
-            engine.run(batch)
+        for rows in sizes:
+            engine.run(draw(rows))
 
     if at_once == 1:
         run_all(0)

@@ -21,7 +21,7 @@ from redserve.engine.curve import (
     choose_max_batch_size,
     longest_run_s,
     measure_curve,
-    run_each,
+    run_sizes,
     sizes_to_warm,
     warm_up,
 )
@@ -197,11 +197,11 @@ def _warm_up(
 
 def _warm_up_with(engine: Engine, sizes: Sequence[int], slots: int, sample: Tensors) -> None:
     """On copies of the sample, where no made-up input runs."""
-    batches = [
-        {name: np.repeat(tensor, size, axis=0) if size > 1 else tensor for name, tensor in sample.items()}
-        for size in (sizes if engine.batchability.is_row_wise else (1,))
-    ]
-    run_each(engine, batches, at_once=slots)
+
+    def repeat(rows: int) -> Tensors:
+        return {name: np.repeat(tensor, rows, axis=0) if rows > 1 else tensor for name, tensor in sample.items()}
+
+    run_sizes(engine, sizes if engine.batchability.is_row_wise else (1,), repeat, at_once=slots)
 
 
 def _run_example(engine: Engine, runner: RowRunner, row: Tensors | None) -> tuple[Tensors, Outputs] | None:
