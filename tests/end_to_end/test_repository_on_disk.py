@@ -205,7 +205,7 @@ def test_a_server_of_which_a_model_cannot_be_loaded_does_not_start_but_where_tha
     assert "model 'bad' cannot be served" in refused.stderr
 
     with Served("--repository", str(repository), *POLL) as served:
-        assert "model     adding, version 1: CPUExecutionProvider, up to " in served.banner
+        assert "model     adding, version 1: CPUExecutionProvider (" in served.banner, "and why not a GPU"
         assert "model     bad, version 1: failed: " in served.banner
         assert httpx2.get(f"{served.url}/readyz").status_code == 503
         assert added(served, "adding") == 1

@@ -30,6 +30,7 @@ class FakeSessionOptions:
 class FakeOnnxRuntime:
     """The parts of `onnxruntime` that opening a session touches; a CUDA session says it is on `comes_up`."""
 
+    __file__ = "onnxruntime/__init__.py"
     SessionOptions = FakeSessionOptions
 
     class GraphOptimizationLevel:
@@ -115,10 +116,16 @@ def no_driver(name):
     raise OSError(f"{name}: cannot open shared object file")
 
 
+def half_a_driver(name):
+    if "providers_cuda" in name:
+        raise OSError(f"{name}: undefined symbol: cuInit")
+
+
 WHY_NOT = [
     (FakeOnnxRuntime(available=[CPU]), None, "install redserve[gpu] in place of redserve[cpu]"),
     (FakeOnnxRuntime(), no_driver, "no NVIDIA driver is found (libcuda.so.1: cannot open shared object file)"),
     (FakeOnnxRuntime(comes_up=[CPU], prints="Failed to load libcublas.so.13: no such file"), None, "libcublas.so.13"),
+    (FakeOnnxRuntime(comes_up=[CPU]), half_a_driver, "up: libonnxruntime_providers_cuda.so: undefined symbol: cuInit"),
     (FakeOnnxRuntime(comes_up=[CPU]), None, "ONNX Runtime does not say why"),
     (FakeOnnxRuntime(cuda_error=RuntimeError("CUDA failure 2: out of memory")), None, "CUDA failure 2: out of memory"),
 ]

@@ -233,6 +233,7 @@ async def test_ready_only_once_the_model_is_warm(engine, registry):
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"]["reason"] == "model_not_ready"
         assert ready.status_code == 200
+        assert ready.json() == {"status": "ready", "providers": {"puppet": "PuppetProvider"}}
         assert value_of(registry, "model_ready", model="puppet", version="1") == 1
         assert (await client.get("/livez")).status_code == 200
 

@@ -171,8 +171,23 @@ def _gpu_session(
     if session.get_providers()[0] == wanted:
         return session, ""
     missing = next((line for line in printed.getvalue().splitlines() if line.startswith("Failed to load")), "")
-    install = "redserve[gpu]" if wanted == _CUDA else "the TensorRT libraries, which redserve[gpu] does not bring"
-    return None, f"{name} did not come up: {missing or 'ONNX Runtime does not say why'}; install {install}"
+    why = _what_the_loader_says(ort, name) or missing or "ONNX Runtime does not say why"
+    bring = "its libraries come with redserve[gpu], the driver with the machine"
+    if wanted != _CUDA:
+        bring = "install the TensorRT libraries, which redserve[gpu] does not bring"
+    return None, f"{name} did not come up: {why}; {bring}"
+
+
+def _what_the_loader_says(ort: Any, name: str) -> str:
+    """Why a provider's library cannot be loaded, which ONNX Runtime writes to its log alone; empty if it can be."""
+    library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name.lower()}.so"
+    if sys.platform != "linux":
+        return ""
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error).replace(str(library), library.name)
+    return ""
 
 
 def one_line(error: Exception) -> str:

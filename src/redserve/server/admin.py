@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
+from redserve.models import ModelState
 from redserve.server.targets import Aliases
 
 router = APIRouter()
@@ -25,14 +26,15 @@ async def livez() -> dict[str, str]:
     responses={503: {"description": "Not yet, or not any more; with the reasons"}},
 )
 async def readyz(request: Request) -> Response:
-    """200 once every model is ready; 503 with the reason of each that is not, and while the server drains."""
+    """200 and what runs each model, once all are ready; 503 and the reasons until then, and while the server drains."""
     serving = request.app.state.redserve
     reasons: dict[str, str] = dict(serving.repository.not_ready())
     if serving.draining:
         reasons["server"] = "shutting down"
     if reasons:
         return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
-    return JSONResponse({"status": "ready"})
+    loaded = [model for model in serving.repository if model.state is ModelState.READY]
+    return JSONResponse({"status": "ready", "providers": {model.name: model.engine.provider for model in loaded}})
 
 
 def health_routes(aliases: Aliases) -> list[Route]:

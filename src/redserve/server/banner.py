@@ -50,8 +50,7 @@ def describe(engine: Engine, *, name: str) -> list[str]:
     lines = [f"  model     {name}"]
     lines += [f"  input     {spec}" for spec in engine.inputs]
     lines += [f"  output    {spec}" for spec in engine.outputs]
-    note = getattr(engine, "provider_note", "")
-    lines.append(f"  provider  {engine.provider}" + (f" ({note})" if note else ""))
+    lines.append(f"  provider  {_provider(engine)}")
     batchability = engine.batchability
     lines.append(f"  batching  {batchability.mode}: {batchability.reason}")
     if batchability.note:
@@ -100,7 +99,13 @@ def _in_one_line(model: ServedModel) -> str:
         return f"  model     {model.name}, version {model.version}: {model.state}: {model.reason}"
     rows = model.policy.max_batch_size
     batching = f"up to {rows} rows a batch" if model.engine.batchability.is_row_wise else "one request at a time"
-    return f"  model     {model.name}, version {model.version}: {model.engine.provider}, {batching}"
+    return f"  model     {model.name}, version {model.version}: {_provider(model.engine)}, {batching}"
+
+
+def _provider(engine: Engine) -> str:
+    """What came up, and why not the GPU where one was looked for."""
+    note = getattr(engine, "provider_note", "")
+    return engine.provider + (f" ({note})" if note else "")
 
 
 def _repository(serving: Serving) -> list[str]:
