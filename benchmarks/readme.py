@@ -33,7 +33,7 @@ def generated() -> str:
     paths = sorted((HERE / "results").glob("*.json"))
     contents, sections = [], []
     for path in paths:
-        document = json.loads(path.read_text())
+        document = read(path)
         question, method = said_by(script_of(path.stem))
         title = question + (f" ({path.stem.partition('_')[2]})" if path.stem.startswith("peers_") else "")
         contents.append(f"- [{title}](#{anchor(title)})")
@@ -48,8 +48,22 @@ def generated() -> str:
     return "\n".join([TITLE, *contents, "", *sections]).rstrip() + "\n"
 
 
+def read(path: Path) -> dict[str, Any]:
+    """One result.
+
+    Raises:
+        ValueError: It is shown as that of a GPU, and was measured on a CPU.
+    """
+    document: dict[str, Any] = json.loads(path.read_text())
+    if path.stem.startswith("gpu_") and document["device"]["kind"] != "cuda":
+        raise ValueError(f"{path.name} was measured on {document['device']['name']}, which is no GPU")
+    return document
+
+
 def script_of(name: str) -> Path:
     """Which one makes a result."""
+    if name.startswith("gpu_"):
+        return HERE / "gpu" / f"{name.removeprefix('gpu_')}.py"
     return HERE / ("peers/run.py" if name.startswith("peers_") else f"{name}.py")
 
 
@@ -76,7 +90,7 @@ def facts(path: Path, document: dict[str, Any]) -> str:
     told = [f"Raw numbers: [`{path.name}`](results/{path.name})"]
     told += [f"made by `{document['command']}`"] if "command" in document else []
     for part in (document, *document.get("runs", ()), *document.get("workloads", {}).values()):
-        told += [text_of(key, part[key]) for key in ("machine", "versions", "python") if key in part]
+        told += [text_of(key, part[key]) for key in ("device", "machine", "versions", "python") if key in part]
     return "; ".join(dict.fromkeys(told)) + "."
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from tables.markdown import LONGEST_TABLE, Document, show, table
 
-TOLD_ELSEWHERE = ("question", "command", "versions", "machine", "python", "unit")
+TOLD_ELSEWHERE = ("question", "command", "device", "versions", "machine", "python", "unit")
 
 
 def lines(document: Document) -> list[str]:

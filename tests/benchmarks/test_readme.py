@@ -59,6 +59,19 @@ def test_columns_of_numbers_are_set_to_the_right() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_what_a_cpu_did_is_never_shown_as_a_gpu_s(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "gpu_curves.json"
+    path.write_text(json.dumps({"device": {"kind": kind, "name": "some device"}, "cells": {}}))
+
+    if kind == "cuda":
+        assert "kind cuda, name some device" in readme.facts(path, readme.read(path))
+        assert readme.script_of(path.stem).is_file()
+    else:
+        with pytest.raises(ValueError, match=r"gpu_curves\.json was measured on some device, which is no GPU"):
+            readme.read(path)
+
+
 def test_another_page_than_the_generated_one_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
