@@ -20,7 +20,7 @@ def compare_settings(
     turns = list(variants) if measurement.is_quick else [*variants, *reversed(variants)]
     found: dict[str, Any] = {name: [] for name in variants}
     for name in turns:
-        server.load(workload, max_batch_size=MAX_BATCH_SIZE, **variants[name])
+        server.load(workload, max_batch_size=8 if measurement.is_quick else MAX_BATCH_SIZE, **variants[name])
         try:
             server.check(workload, 3)
             rows, connections, seconds = (2, 4, 0.4) if measurement.is_quick else (ROWS_A_REQUEST, CONNECTIONS, 1.0)

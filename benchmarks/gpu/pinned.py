@@ -1,57 +1,38 @@
-"""What does it bring that the host's memory is pinned, for inputs of several sizes?
+"""What does it bring that the host's memory is page-locked, for inputs of several sizes?
 
     cd benchmarks && python -m gpu.pinned --device cuda --models DIR --out OUT [--quick]
 
-Runs from arrays to arrays, of ordinary memory and of the same memory after `cudaHostRegister`, in turns. A CPU pins
-nothing, so only the first side is measured there.
+ONNX Runtime from arrays to arrays, of ordinary memory and of page-locked memory, in turns; then a server with either
+setting, asked in binary in a closed loop. A CPU locks nothing, so there both sides of the server are the same.
 """
 
-import ctypes
 import sys
 from functools import partial
 from typing import Any
 
-import numpy as np
+from gpu.compared import compare_settings
 from gpu.measurement import Measurement
+from gpu.server import Server
 from gpu.sessions import open_session
 from gpu.timing import timed
-from gpu.workloads import Workload, workloads
+from gpu.workloads import Arrays, Workload, workloads
+
+from redserve.engine.cudart import find_cudart
 
 SIZES = (1, 32, 128)
-LIBRARIES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
+VARIANTS = {"pageable": {"pinned": False}, "pinned": {"pinned": True}}
+IN_A_SERVER = ("efficientnet_lite0", "mlp")
+"""The one with the largest rows; the other stands in where it is not there."""
 
 
-def register(values: np.ndarray[Any, Any]) -> None:
-    """Pin its pages; they stay so until the process ends.
-
-    Raises:
-        OSError: There is no CUDA runtime, or it does not want to.
-    """
-    status = cuda_runtime().cudaHostRegister(ctypes.c_void_p(values.ctypes.data), ctypes.c_size_t(values.nbytes), 0)
-    if status:
-        raise OSError(f"cudaHostRegister: CUDA error {status}")
-
-
-def cuda_runtime() -> ctypes.CDLL:
-    """As it lies beside ONNX Runtime, which has loaded it by now."""
-    for name in LIBRARIES:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    raise OSError(f"none of {', '.join(LIBRARIES)} can be loaded")
-
-
-def compare(measurement: Measurement, workload: Workload) -> dict[str, Any]:
+def offline(measurement: Measurement, workload: Workload) -> dict[str, Any]:
     """One model."""
     session = open_session(workload, measurement.device)
     found: dict[str, Any] = {}
     for rows in SIZES[:1] if measurement.is_quick else SIZES:
-        sides = {"pageable": {name: values.copy() for name, values in workload.rows(rows).items()}}
+        sides = {"pageable": workload.rows(rows)}
         if measurement.device == "cuda":
-            sides["pinned"] = {name: values.copy() for name, values in workload.rows(rows).items()}
-            for values in sides["pinned"].values():
-                register(values)
+            sides["pinned"] = page_locked(sides["pageable"])
         times: dict[str, Any] = {"bytes": sum(values.nbytes for values in sides["pageable"].values())}
         for turn in range(1 if measurement.is_quick else 2):
             for side, given in sides.items():
@@ -62,11 +43,31 @@ def compare(measurement: Measurement, workload: Workload) -> dict[str, Any]:
     return found
 
 
+def page_locked(given: Arrays) -> Arrays:
+    """The same values, where the device reads by itself.
+
+    Raises:
+        OSError: There is no CUDA runtime.
+    """
+    cudart = find_cudart(0)
+    if cudart is None:
+        raise OSError("no CUDA runtime can be loaded")
+    copies = {name: cudart.empty(values.shape, values.dtype) for name, values in given.items()}
+    for name, values in given.items():
+        copies[name][:] = values
+    return copies
+
+
 def main() -> int:
     """Compare all in half precision."""
     measurement = Measurement(__file__, __doc__)
-    for workload in workloads(measurement.options.models, measurement.device, precisions=("fp16",)):
-        measurement.cell(workload.title, partial(compare, measurement, workload))
+    by_name = {one.name: one for one in workloads(measurement.options.models, measurement.device, precisions=("fp16",))}
+    for workload in by_name.values():
+        measurement.cell(workload.title, partial(offline, measurement, workload))
+    served = next(by_name[name] for name in IN_A_SERVER if name in by_name)
+    with Server(measurement.device) as server:
+        compare = partial(compare_settings, measurement, server, served, VARIANTS)
+        measurement.cell(f"{served.title}, served", compare)
     return measurement.end()
 
 

@@ -2,31 +2,39 @@
 
 from typing import Any
 
-from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
-
-from redserve.engine.onnx_runtime import OnnxRuntimeEngine
+import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 WHAT_IT_SAYS = "CUDA failure 719: unspecified launch failure"
 
 
-class LostDevice:
-    """In place of what an `InferenceSession` calls: each run fails as its provider has failed."""
+class LosableSession(native.InferenceSession):  # type: ignore[misc]
+    """What an `onnxruntime.InferenceSession` runs on; once `is_lost`, each run fails as its provider has failed."""
 
-    def __init__(self, native: Any) -> None:
-        self._native = native
+    is_lost = False
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._native, name)
+    def run(self, *given: Any) -> Any:
+        """As ever, or not."""
+        self._check()
+        return super().run(*given)
 
-    def run(self, *_: object) -> None:
-        raise EPFail(WHAT_IT_SAYS)
+    def run_with_iobinding(self, *given: Any) -> Any:
+        """As ever, or not."""
+        self._check()
+        return super().run_with_iobinding(*given)
 
-    def run_with_iobinding(self, *_: object) -> None:
-        raise EPFail(WHAT_IT_SAYS)
+    def _check(self) -> None:
+        if self.is_lost:
+            raise native.EPFail(WHAT_IT_SAYS)
 
 
-def lose_device(engine: OnnxRuntimeEngine) -> LostDevice:
-    """From now on every run of `engine` fails."""
-    session = engine._session
-    session._sess = LostDevice(session._sess)
-    return session._sess
+def make_losable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions that are made from now on can lose their device."""
+    monkeypatch.setattr("onnxruntime.capi.onnxruntime_inference_collection.C.InferenceSession", LosableSession)
+
+
+def lose_device(session: Any) -> LosableSession:
+    """Every run of this `onnxruntime.InferenceSession` fails from now on; what it runs on."""
+    session._sess.is_lost = True
+    lost: LosableSession = session._sess
+    return lost

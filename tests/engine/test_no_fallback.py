@@ -4,7 +4,7 @@ import numpy as np
 import onnx_models as models
 import onnxruntime
 import pytest
-from lost_device import WHAT_IT_SAYS, LostDevice, lose_device
+from lost_device import WHAT_IT_SAYS, lose_device, make_losable
 
 from redserve.engine.onnx_runtime import OnnxRuntimeEngine
 from redserve.errors import ModelError
@@ -13,9 +13,13 @@ ROW = {"x": np.ones((1, 4), np.float32)}
 
 
 @pytest.mark.parametrize("io_binding", [False, True])
-def test_a_run_whose_provider_fails_is_an_error_and_the_session_stays_what_it_was(io_binding, tmp_path, capfd):
+def test_a_run_whose_provider_fails_is_an_error_and_the_session_stays_what_it_was(
+    io_binding, tmp_path, monkeypatch, capfd
+):
+    make_losable(monkeypatch)
     engine = OnnxRuntimeEngine.load(models.row_encoding(tmp_path), device="cpu", io_binding=io_binding)
-    session, lost = engine._session, lose_device(engine)
+    assert engine.run(ROW)[0].tolist() == [[3] * 4]
+    session, lost = engine._session, lose_device(engine._session)
 
     for _ in range(2):
         with pytest.raises(ModelError, match=WHAT_IT_SAYS):
@@ -26,9 +30,11 @@ def test_a_run_whose_provider_fails_is_an_error_and_the_session_stays_what_it_wa
     assert capfd.readouterr() == ("", "")
 
 
-def test_onnx_runtime_by_itself_would_answer_from_another_session(tmp_path, capfd):
+def test_onnx_runtime_by_itself_would_answer_from_another_session(tmp_path, monkeypatch, capfd):
+    make_losable(monkeypatch)
     session = onnxruntime.InferenceSession(models.row_encoding(tmp_path), providers=["CPUExecutionProvider"])
-    session._sess = LostDevice(session._sess)
+    lost = lose_device(session)
 
     assert session.run(None, ROW)[0].tolist() == [[3] * 4]
+    assert session._sess is not lost
     assert "Falling back" in capfd.readouterr().out
