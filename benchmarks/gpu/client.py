@@ -1,4 +1,4 @@
-"""One client on one connection."""
+"""One client on one connection, which the server has taken before anything is timed."""
 
 import http.client
 import socket
@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpu.bodies import answer_of
+from load.wire import head
 
 LIMIT_S = 120.0
 
@@ -19,6 +20,7 @@ class Client:
     def __enter__(self) -> Self:
         self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=LIMIT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._exchange(head("GET", "/livez"))
         return self
 
     def __exit__(
@@ -32,10 +34,14 @@ class Client:
         Raises:
             RuntimeError: Another status than 200.
         """
+        headers, body = self._exchange(request)
+        return answer_of(form, headers, body)
+
+    def _exchange(self, request: bytes) -> tuple[Any, bytes]:
         self._socket.sendall(request)
-        answer = http.client.HTTPResponse(self._socket, method="POST")
+        answer = http.client.HTTPResponse(self._socket)
         answer.begin()
         body = answer.read()
         if answer.status != 200:
             raise RuntimeError(f"{answer.status}: {body[:300]!r}")
-        return answer_of(form, answer.headers, body)
+        return answer.headers, body

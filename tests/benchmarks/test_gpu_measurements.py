@@ -54,8 +54,8 @@ def test_what_fails_is_written_down_and_costs_nothing_else(measurement: Measurem
     assert measurement.end() == 1
 
 
-def test_what_has_no_time_left_is_not_begun(measurement: Measurement) -> None:
-    measurement._deadline_s = 0.0
+def test_what_would_be_late_if_it_took_as_long_as_the_longest_is_not_begun(measurement: Measurement) -> None:
+    measurement._longest_s = measurement.left_s + 60
 
     measurement.cell("late", partial(pytest.fail, "it was begun"))
 
