@@ -14,6 +14,7 @@ from gpu.bodies import FORMS, request_of
 from gpu.client import LIMIT_S, Client
 from gpu.workloads import Workload
 from load.watched import Scrape, cpu_s, read_scrape
+from prometheus_client.parser import text_string_to_metric_families
 
 from redserve.bench.arrivals import Poisson
 from redserve.bench.load import Load
@@ -110,12 +111,14 @@ class Server:
 
     def info(self, workload: Workload) -> dict[str, str]:
         """The labels of the info metric."""
-        page = fetch(f"{self._served.url}/metrics")
-        (line,) = (
-            line for line in page.splitlines() if line.startswith(f'inference_model_info{{model="{workload.title}"')
+        page = text_string_to_metric_families(fetch(f"{self._served.url}/metrics"))
+        (labels,) = (
+            sample.labels
+            for family in page
+            for sample in family.samples
+            if sample.name == "inference_model_info" and sample.labels["model"] == workload.title
         )
-        pairs = (pair.split("=") for pair in line.partition("{")[2].rpartition("}")[0].split(","))
-        return {name: value.strip('"') for name, value in pairs if name in ("provider", "batching", "max_batch_size")}
+        return labels
 
     def drive(
         self, requests: list[bytes], *, rows: int, connections: int, seconds: float, rate_per_s: float | None = None
@@ -123,6 +126,7 @@ class Server:
         """Send for so long, in a closed loop or as independent clients do, and say what came of it.
 
         `busy_ratio` is the time of runs by the clock: below 1, the device waited for requests; two at a time can be 2.
+        Where `sender_late_p99_ms` is much of the latency, the sender was the limit.
 
         Raises:
             RuntimeError: Not everything was answered.
@@ -154,6 +158,7 @@ class Server:
             "batch_mean_rows": round((after.run_rows - before.run_rows) / runs, 1) if runs else None,
             "busy_ratio": round((after.run_s - before.run_s) / wall_s, 3),
             "server_cores": round(burnt_s / wall_s, 2),
+            "sender_late_p99_ms": round(1000 * tally.own_delay.percentile_s(99), 3),
         }
 
     def _post(self, path: str) -> None:
