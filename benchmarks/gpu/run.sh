@@ -40,11 +40,11 @@ ask answers 40
 if [ "$device" = cuda ]; then
     REDSERVE_REQUIRE_CUDA=1 step engine_tests 45 python -m pytest -q -c ../pyproject.toml ../tests/engine/test_cuda*.py
 fi
-ask http_share 128
+ask http_share 120
 ask curves 65
 ask first_request 35
 ask memory 35
-ask slots 28
+ask slots 36
 ask python_limit 25
 ask graphs 34
 ask pinned 28

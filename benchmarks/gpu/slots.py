@@ -2,8 +2,8 @@
 
     cd benchmarks && python -m gpu.slots --device cuda --models DIR --out OUT [--quick]
 
-A server with one instance of a model and with two, asked in binary in a closed loop, in turns. `busy_ratio` is the time
-of runs by the clock: above 1, two were under way.
+A server with one batch of a model in progress at a time, with two, and with two instances, which have a session each;
+asked in binary in a closed loop, in turns. `busy_ratio` is the time of runs by the clock: above 1, two were under way.
 """
 
 import sys
@@ -14,7 +14,7 @@ from gpu.measurement import Measurement
 from gpu.server import Server
 from gpu.workloads import workloads
 
-VARIANTS = {"one instance": {"instances": 1}, "two instances": {"instances": 2}}
+VARIANTS = {"one slot": {"slots": 1}, "two slots": {"slots": 2}, "two instances": {"instances": 2, "slots": 1}}
 
 
 def main() -> int:
