@@ -81,7 +81,7 @@ def said_by(script: Path) -> tuple[str, list[str]]:
 
 def tables_of(name: str) -> Any:
     """The module that shows a result."""
-    name = "peers" if name.startswith("peers_") else name
+    name = next((kind for kind in ("peers", "gpu") if name.startswith(f"{kind}_")), name)
     return importlib.import_module(f"tables.{name if importlib.util.find_spec(f'tables.{name}') else 'plain'}")
 
 

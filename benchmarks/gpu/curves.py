@@ -43,7 +43,7 @@ def curve(measurement: Measurement, workload: Workload) -> dict[str, Any]:
         fruitless = 0 if rows_per_s["host"] > 1.02 * best else fruitless + 1
         best = max(best, rows_per_s["host"])
         rows *= 2
-    return {"ceiling": ceiling_of(points), "points": points}
+    return {"ceiling": ceiling_of(points), **{f"{point['rows']} rows": point for point in points}}
 
 
 def ceiling_of(points: list[dict[str, Any]]) -> dict[str, float]:

@@ -72,6 +72,23 @@ def test_what_a_cpu_did_is_never_shown_as_a_gpu_s(kind: str, tmp_path: Path) -> 
             readme.read(path)
 
 
+def test_what_a_gpu_was_asked_is_shown_to_its_last_cell() -> None:
+    document = {"cells": {"mlp": {"load_s": 1.5, "by_rows": [{"p50_ms": 2.0}, {"p50_ms": 3.0}]}, "cnn": {"load_s": 4}}}
+
+    lines = readme.tables_of("gpu_curves").lines(document)
+
+    assert [line for line in lines if line] == [
+        "|  | Load s |",
+        "| --- | --: |",
+        "| mlp | 1.5 |",
+        "| cnn | 4 |",
+        "|  | P50 ms |",
+        "| --- | --: |",
+        "| mlp, By rows, 1 | 2 |",
+        "| mlp, By rows, 2 | 3 |",
+    ]
+
+
 def test_another_page_than_the_generated_one_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
