@@ -47,9 +47,9 @@ def machine(request, tmp_path):
     return {"LD_LIBRARY_PATH": str(tmp_path)}, STRANGE_DRIVER
 
 
-def start_on_cuda(environment, *command):
+def start_on(device, environment, *command):
     return subprocess.run(
-        [*REDSERVE, *command, "--device", "cuda"],
+        [*REDSERVE, *command, "--device", device],
         env={"PATH": "", **environment},
         capture_output=True,
         text=True,
@@ -59,7 +59,7 @@ def start_on_cuda(environment, *command):
 
 def test_a_server_that_has_to_have_a_gpu_refuses_to_start_and_says_what_is_missing(machine):
     environment, wrong = machine
-    ended = start_on_cuda(environment, "serve", "--port", "0")
+    ended = start_on("cuda", environment, "serve", "--port", "0")
 
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -70,10 +70,20 @@ def test_a_server_that_has_to_have_a_gpu_refuses_to_start_and_says_what_is_missi
 
 def test_a_look_at_a_model_on_a_gpu_that_is_not_there_says_the_same(machine):
     environment, wrong = machine
-    ended = start_on_cuda(environment, "inspect", str(demo.path()))
+    ended = start_on("cuda", environment, "inspect", str(demo.path()))
 
     assert ended.returncode == 1
     assert f"device=cuda, but {wrong}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_server_that_has_to_have_tensorrt_refuses_to_start_without_it(machine):
+    environment, _ = machine
+    ended = start_on("tensorrt", environment, "serve", "--port", "0")
+
+    assert ended.returncode == 1
+    assert "device=tensorrt, but " in ended.stderr
+    assert (NO_DRIVER if not environment else "install TensorRT libraries") in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
