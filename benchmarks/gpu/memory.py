@@ -2,10 +2,10 @@
 
     cd benchmarks && python -m gpu.memory --device cuda --models DIR --out OUT [--quick] [--steady-s 600]
 
-MiB of the whole GPU as NVML tells them, above what was taken before the first load, which is the price of CUDA itself
-in `first load`; on a CPU, of the server's process. Nobody else should use the GPU meanwhile. A large batch is sent
-between two small ones; the model is loaded and unloaded again and again; last it serves for `--steady-s`, looked at
-every half second.
+MiB of the whole GPU as NVML tells them, above what was taken before the first load; so CUDA itself is in all of them.
+On a CPU, of the server's process. Nobody else should use the GPU meanwhile. First one model serves for `--steady-s`,
+looked at every half second; then each is loaded, asked for small batches, large ones and so many small ones that the
+large were rare, and unloaded, again and again.
 """
 
 import sys
@@ -46,9 +46,10 @@ def batches(measurement: Measurement, server: Server, workload: Workload, meter:
     for _ in range(2 if measurement.is_quick else TIMES):
         server.load(workload, max_batch_size=large)
         found = {"loaded_mib": meter.mib()}
-        for name, rows in (("small", 1), ("large", large), ("small_again", 1)):
+        again = 3 if measurement.is_quick else 300
+        for name, rows, times in (("small", 1, 3), ("large", large, 3), ("small_again", 1, again)):
             with Client(server.port) as client:
-                for _ in range(3):
+                for _ in range(times):
                     client.ask("binary", request_of("binary", workload.title, workload.rows(rows)))
             found[f"{name}_mib"] = meter.mib()
         server.unload(workload)

@@ -1,6 +1,6 @@
 """Builds what is measured: models in single and half precision, rows, and their right answers.
 
-    cd benchmarks && python -m gpu.prepare DIR [--quick]                 needs redserve[models]; 165 MB
+    cd benchmarks && python -m gpu.prepare DIR [--quick]                 needs redserve[models]; 190 MB
 
 DIR gets `<model>.fp32.onnx`, `<model>.fp16.onnx`, and `<workload>.npz` with rows and `right`: of the perceptron from
 numpy in double precision, of the others from ONNX Runtime on the CPU. Whoever measures needs only DIR, no network.
