@@ -79,7 +79,7 @@ class CostModel:
         if service_s is None:
             if self._knots is None:
                 self._knots = _connected(self._known())
-            service_s = self._asked_s[rows] = _interpolated(self._knots, self._padded(rows))
+            service_s = self._asked_s[rows] = _interpolated(self._knots, padded(rows, self._padded_to))
         return service_s
 
     def observe(self, *, rows: int, seconds: float) -> None:
@@ -87,7 +87,8 @@ class CostModel:
         self._observed += 1
         if not self._observed:
             return
-        rows = self._padded(rows)
+        if self._padded_to:
+            rows = padded(rows, self._padded_to)
         size = self._size(rows)
         seconds = max(seconds, _SHORTEST_S)
         expected_s = size.seconds if size.batches >= _SEED else self.service_s(rows)
@@ -143,9 +144,6 @@ class CostModel:
         return {
             rows: size for rows, size in self._sizes.items() if rows in fresh or rows < min(fresh, default=math.inf)
         }
-
-    def _padded(self, rows: int) -> int:
-        return padded(rows, self._padded_to) if self._padded_to else rows
 
     def _size(self, rows: int) -> "_Size":
         first, last = _alike(rows)

@@ -102,7 +102,7 @@ class RowRunner:
         first_name = self._names[0]
         row_counts = [len(request[first_name]) for request in requests]
         rows = sum(row_counts)
-        step = self._rows_per_run or self._padded(rows)
+        step = self._rows_per_run or (self._padded(rows) if self._sizes else rows)
         if len(requests) == 1 and rows == step:
             request = requests[0]
             return [self._run({name: np.ascontiguousarray(request[name]) for name in self._names}, rows=rows)]
@@ -136,7 +136,7 @@ class RowRunner:
         return results
 
     def _padded(self, rows: int) -> int:
-        return next((size for size in self._sizes if size >= rows), rows) if self._sizes else rows
+        return next((size for size in self._sizes if size >= rows), rows)
 
     def _new_buffers(self, request: Tensors) -> dict[str, Array]:
         """Room for a full batch of the largest rows that the group of `request` may have."""
