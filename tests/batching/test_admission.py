@@ -127,6 +127,19 @@ def test_who_would_be_late_even_so_takes_nobodys_place():
     assert place.queue.rows == 1
 
 
+def test_who_empties_the_queue_is_let_in_whatever_else_is_expected():
+    place = Place()
+    place.runs(4, since_s=0.0)
+    place.admit(0.0, 0.0205)
+    place.cost.observe(rows=4, seconds=0.012)
+    place.cost.noise = 0.2**2
+
+    place.admit(0.001, 0.021)  # 1.2 ms to spare, where one standard deviation is 2.9
+
+    assert place.queue.rows == 1
+    assert len(place.admission.displaced) == 1
+
+
 def test_nobody_makes_room_while_a_failed_batch_is_run_again():
     place = Place()
     place.runs(4, since_s=0.0)

@@ -122,6 +122,8 @@ class Admission(Generic[W]):
         if late_s > 0:
             self._has_refused = True
             if self._make_room(first, rows, now_s):
+                if not len(self._queue):
+                    return
                 late_s = self._safe_finish_s(first, rows, now_s) - first.deadline_s
         if late_s > 0:
             raise PredictedLate(late_s=late_s)
