@@ -7,7 +7,6 @@ reads the body.
 The notes are the seconds from the last bytes of each request to the engine's run.
 """
 
-import asyncio
 import contextlib
 import json
 import os
@@ -60,6 +59,12 @@ class Noting(HttpProtocol):
         last_bytes_s = time.perf_counter()
         super().data_received(data)
 
+    def body_came(self, size_bytes: int, *, is_all: bool) -> None:
+        """Of the rest of a large body, which comes past the parser."""
+        global last_bytes_s
+        last_bytes_s = time.perf_counter()
+        super().body_came(size_bytes, is_all=is_all)
+
 
 async def only_reads(scope: Any, receive: Any, send: Any) -> None:
     """Reads the body, and answers with what redserve would."""
@@ -97,7 +102,7 @@ def main() -> None:
         )
         with_signals: uvicorn.Server = Announcing(config)
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(with_signals.serve())
+            with_signals.run()
         return
     settings = Settings(port=0, max_batch_size=8)
     server = AnnouncingOurs(create_app(settings, engines={"glance": Glance}, registry=CollectorRegistry()), settings)

@@ -24,7 +24,7 @@ wrote null.
 
 from redserve.protocol.compression import choose_encoding, compress, decompress
 from redserve.protocol.datatypes import datatype_of
-from redserve.protocol.messages import Asked, AskedOutput, Codec, Encoded, InferRequest
+from redserve.protocol.messages import Asked, AskedOutput, Body, Codec, Encoded, InferRequest
 from redserve.protocol.npy import Npy
 from redserve.protocol.octet_stream import OctetStream
 from redserve.protocol.open_inference import OpenInference
@@ -34,6 +34,7 @@ from redserve.protocol.predict_json import PredictJson
 __all__ = [
     "Asked",
     "AskedOutput",
+    "Body",
     "Codec",
     "Encoded",
     "InferRequest",

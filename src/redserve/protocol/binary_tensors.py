@@ -13,6 +13,7 @@ import numpy as np
 
 from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest, ModelError
+from redserve.protocol.messages import Body
 
 _MOST_BYTES = 2**63 - 1
 _LENGTH = struct.Struct("<I")
@@ -40,7 +41,7 @@ def count_elements(spec: TensorSpec, shape: Sequence[int], *, where: str | None 
 def view_numbers(
     spec: TensorSpec,
     shape: Sequence[int],
-    body: bytes,
+    body: Body,
     start: int,
     *,
     byte_order: Literal["<", ">"] = "<",
@@ -64,7 +65,7 @@ def view_numbers(
 
 
 def read_strings(
-    spec: TensorSpec, shape: Sequence[int], body: bytes, start: int, end: int, *, where: str | None = None
+    spec: TensorSpec, shape: Sequence[int], body: Body, start: int, end: int, *, where: str | None = None
 ) -> Array:
     """The strings of `shape` that lie from `start` to `end`, exactly.
 

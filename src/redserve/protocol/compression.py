@@ -7,13 +7,14 @@ as is a stream that does not end.
 import zlib
 
 from redserve.errors import BadRequest, TooLarge, UnsupportedMediaType
+from redserve.protocol.messages import Body
 
 _WINDOW_BITS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}  # zlib: 16 more stand for gzip
 _FASTEST = 1
 """Of 2 MB of JSON numbers level 1 makes 47 % in 20 ms, level 6 makes 44 % in 141 ms. Source: measured, one core."""
 
 
-def decompress(body: bytes, content_encoding: bytes, *, limit_bytes: int) -> bytes:
+def decompress(body: Body, content_encoding: bytes, *, limit_bytes: int) -> Body:
     """Undo the encoding of a body.
 
     Args:

@@ -6,6 +6,9 @@ from typing import Literal, Protocol, TypeAlias
 
 from redserve.engine.tensors import Array, Tensors
 
+Body: TypeAlias = bytes | memoryview
+"""Of a request: as it was joined, or where it was received."""
+
 
 @dataclass(frozen=True, slots=True)
 class AskedOutput:
@@ -74,7 +77,7 @@ class Encoded:
 class Codec(Protocol):
     """One wire format of one model."""
 
-    def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
+    def decode(self, body: Body, *, json_length: bytes = b"") -> InferRequest:
         """Read a request body.
 
         Args:
@@ -87,11 +90,11 @@ class Codec(Protocol):
         """
         ...
 
-    def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
+    def parsed_bytes(self, body: Body, *, json_length: bytes = b"") -> int:
         """How many bytes of `body` are read one by one: many of them are work for a thread. Never raises."""
         ...
 
-    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+    def weigh(self, body: Body, *, json_length: bytes = b"", most_rows: int) -> int:
         """About how many bytes of Python objects `decode` makes of a body of which much is read one by one.
 
         Args:

@@ -18,7 +18,7 @@ import numpy as np
 from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest, UnsupportedMediaType
 from redserve.protocol.binary_tensors import count_elements, to_bytes, view_numbers
-from redserve.protocol.messages import Encoded, InferRequest
+from redserve.protocol.messages import Body, Encoded, InferRequest
 from redserve.protocol.predict_json import PredictJson
 
 CONTENT_TYPE = b"application/x-npy"
@@ -53,7 +53,7 @@ class Npy:
         self._json = json
         self._has_one_output = len(outputs) == 1 and outputs[0].dtype.kind in "biuf"
 
-    def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
+    def decode(self, body: Body, *, json_length: bytes = b"") -> InferRequest:
         """Read an array, as a view of `body` where its byte order is the machine's.
 
         Raises:
@@ -70,11 +70,11 @@ class Npy:
         tensor = view_numbers(spec, stored, body, start, byte_order="<" if dtype.str[0] != ">" else ">")
         return InferRequest({spec.name: tensor.T if is_fortran else tensor}, self._form)
 
-    def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
+    def parsed_bytes(self, body: Body, *, json_length: bytes = b"") -> int:
         """None of the data."""
         return min(len(body), _MOST_HEADER_BYTES)
 
-    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+    def weigh(self, body: Body, *, json_length: bytes = b"", most_rows: int) -> int:
         """Nothing: the numbers are a view of the body."""
         return 0
 
@@ -112,16 +112,17 @@ def only_numbers(inputs: Sequence[TensorSpec]) -> TensorSpec:
     return inputs[0]
 
 
-def _parse_header(body: bytes) -> tuple[np.dtype[Any], bool, list[int], int]:
+def _parse_header(body: Body) -> tuple[np.dtype[Any], bool, list[int], int]:
     """Type, whether the first axis is the fastest, shape, and where the data begins."""
-    length_bytes = _LENGTH_BYTES.get(body[6:8])
-    if not body.startswith(_MAGIC) or length_bytes is None:
+    begin = bytes(body[:_MOST_HEADER_BYTES])
+    length_bytes = _LENGTH_BYTES.get(begin[6:8])
+    if not begin.startswith(_MAGIC) or length_bytes is None:
         raise BadRequest("the body is not a .npy file of version 1.0 or 2.0")
     header_start = 8 + length_bytes
-    start = header_start + int.from_bytes(body[8:header_start], "little")
+    start = header_start + int.from_bytes(begin[8:header_start], "little")
     if start > len(body) or start > _MOST_HEADER_BYTES:
         raise BadRequest(f"the header of the .npy should end at byte {start}, of {len(body)} in all")
-    header = body[header_start:start]
+    header = begin[header_start:start]
     descr, order, shape = _DESCR.search(header), _ORDER.search(header), _SHAPE.search(header)
     if descr is None or order is None or shape is None:
         raise BadRequest("the header of the .npy does not say descr, fortran_order and shape")

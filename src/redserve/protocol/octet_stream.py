@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest, UnsupportedMediaType
 from redserve.protocol.binary_tensors import view_numbers
-from redserve.protocol.messages import Encoded, InferRequest
+from redserve.protocol.messages import Body, Encoded, InferRequest
 from redserve.protocol.npy import only_numbers
 from redserve.protocol.predict_json import PredictJson
 
@@ -38,7 +38,7 @@ class OctetStream:
             raise UnsupportedMediaType(f"bare bytes do not say the shape of input {spec}: send .npy or JSON")
         self._json = json
 
-    def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
+    def decode(self, body: Body, *, json_length: bytes = b"") -> InferRequest:
         """Read rows, as a view of `body`.
 
         Raises:
@@ -52,11 +52,11 @@ class OctetStream:
             )
         return InferRequest({self._spec.name: view_numbers(self._spec, [rows, *self._row_shape], body, 0)}, "values")
 
-    def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
+    def parsed_bytes(self, body: Body, *, json_length: bytes = b"") -> int:
         """None."""
         return 0
 
-    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+    def weigh(self, body: Body, *, json_length: bytes = b"", most_rows: int) -> int:
         """Nothing: the numbers are a view of the body."""
         return 0
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest
-from redserve.protocol.messages import Asked, Encoded, InferRequest
+from redserve.protocol.messages import Asked, Body, Encoded, InferRequest
 from redserve.protocol.open_inference_answer import AnswerWriter
 from redserve.protocol.open_inference_head import check_parameters, parse_head
 from redserve.protocol.open_inference_input import InputReader
@@ -56,7 +56,7 @@ class OpenInference:
             outputs, model_name=model_name, model_version=model_version, row_wise=row_wise, labels=labels or {}
         )
 
-    def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
+    def decode(self, body: Body, *, json_length: bytes = b"") -> InferRequest:
         """Read a request. Binary numbers are views of `body`.
 
         Raises:
@@ -81,13 +81,13 @@ class OpenInference:
             raise BadRequest(f"unexpected additional input data: {len(body) - position} bytes after the last input")
         return InferRequest(tensors, asked, timeout_s)
 
-    def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
+    def parsed_bytes(self, body: Body, *, json_length: bytes = b"") -> int:
         """The JSON, and everything where the model takes strings."""
         if self._has_strings or not _LENGTH.fullmatch(json_length):
             return len(body)
         return min(int(json_length), len(body))
 
-    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+    def weigh(self, body: Body, *, json_length: bytes = b"", most_rows: int) -> int:
         """The JSON, and what lies behind it where the model takes strings."""
         json_bytes = min(int(json_length), len(body)) if _LENGTH.fullmatch(json_length) else len(body)
         whole = memoryview(body)
@@ -124,7 +124,7 @@ class OpenInference:
         ]
         raise BadRequest(f"{' and '.join(said)}: the inputs are {', '.join(map(repr, self._inputs))}", where="$.inputs")
 
-    def _decode_raw(self, body: bytes) -> InferRequest:
+    def _decode_raw(self, body: Body) -> InferRequest:
         if len(self._inputs) != 1:
             raise BadRequest(
                 f"a request without JSON is for a model that must only have 1 input, this one has {len(self._inputs)}"

@@ -11,6 +11,7 @@ from redserve.errors import BadRequest
 from redserve.protocol.binary_tensors import count_elements, read_strings, view_numbers
 from redserve.protocol.datatypes import BINARY_ONLY, datatype_of
 from redserve.protocol.json_lists import LARGE_BYTES, fixed_sizes, list_type, to_array
+from redserve.protocol.messages import Body
 from redserve.protocol.open_inference_head import Input, is_count, misfit
 
 _LIST = re.compile(rb"\s*\[")
@@ -30,7 +31,7 @@ class InputReader:
         self._nested = msgspec.json.Decoder(self._nested_type)
         self._large_nested = msgspec.json.Decoder(list_type(spec.dtype, fixed_sizes(spec, row_wise=row_wise)))
 
-    def read(self, given: Input[Any], body: bytes, start: int, *, where: str) -> tuple[Array, int]:
+    def read(self, given: Input[Any], body: Body, start: int, *, where: str) -> tuple[Array, int]:
         """Read one entry of `inputs`.
 
         Args:
@@ -66,7 +67,7 @@ class InputReader:
             )
         return self._read_binary(given.shape, count, body, start, size_bytes, where=where), start + size_bytes
 
-    def read_raw(self, body: bytes, *, row_wise: bool) -> Array:
+    def read_raw(self, body: Body, *, row_wise: bool) -> Array:
         """Read a body that is the one input and nothing else; one row of it where the model is `row_wise`.
 
         Raises:
@@ -94,7 +95,7 @@ class InputReader:
         return view_numbers(spec, shape, body, 0)
 
     def _read_binary(
-        self, shape: Sequence[int], count: int, body: bytes, start: int, size_bytes: int, *, where: str
+        self, shape: Sequence[int], count: int, body: Body, start: int, size_bytes: int, *, where: str
     ) -> Array:
         spec = self._spec
         end = start + size_bytes

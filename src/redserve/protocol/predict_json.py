@@ -21,7 +21,7 @@ from redserve.engine.bfloat16 import is_bfloat16, is_float
 from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import BadRequest, ModelError
 from redserve.protocol.json_lists import LARGE_BYTES, explain, fixed_sizes, list_type, to_array
-from redserve.protocol.messages import Encoded, InferRequest
+from redserve.protocol.messages import Body, Encoded, InferRequest
 from redserve.protocol.structure import weigh_json
 
 
@@ -53,7 +53,7 @@ class PredictJson:
         self._large_decoder = msgspec.json.Decoder(self._body(has_lengths=True))
         self._pack_row = _row_packer(inputs)
 
-    def decode(self, body: bytes, *, json_length: bytes = b"") -> InferRequest:
+    def decode(self, body: Body, *, json_length: bytes = b"") -> InferRequest:
         """Read `{"instances": ...}` or `{"inputs": ...}`.
 
         Raises:
@@ -99,11 +99,11 @@ class PredictJson:
             [_parse(self._row_decoder, line, "line", top=f"$.instances[{row}]") for row, line in enumerate(lines)]
         )
 
-    def parsed_bytes(self, body: bytes, *, json_length: bytes = b"") -> int:
+    def parsed_bytes(self, body: Body, *, json_length: bytes = b"") -> int:
         """All of them."""
         return len(body)
 
-    def weigh(self, body: bytes, *, json_length: bytes = b"", most_rows: int) -> int:
+    def weigh(self, body: Body, *, json_length: bytes = b"", most_rows: int) -> int:
         """All of it as JSON."""
         return weigh_json(body, self._inputs, most_rows=most_rows if self._row_wise else None)
 
@@ -232,7 +232,7 @@ def _row_packer(inputs: Sequence[TensorSpec]) -> Callable[..., bytes] | None:
     return struct.Struct(f"={size}f").pack if isinstance(size, int) and size else None
 
 
-def _parse(decoder: msgspec.json.Decoder[Any], text: bytes, what: str, *, top: str = "$") -> Any:
+def _parse(decoder: msgspec.json.Decoder[Any], text: Body, what: str, *, top: str = "$") -> Any:
     """What `text` says; `top` is where it stands in the body."""
     try:
         return decoder.decode(text)

@@ -17,7 +17,7 @@ from typing import TypeVar
 from redserve.batching import Answer, Ticket
 from redserve.engine.tensors import Array
 from redserve.errors import BadRequest, ModelError, RedserveError
-from redserve.protocol import Codec, Encoded, InferRequest, choose_encoding, compress, decompress
+from redserve.protocol import Body, Codec, Encoded, InferRequest, choose_encoding, compress, decompress
 from redserve.server.deadlines import HEADER as TIMEOUT_MS
 from redserve.server.endpoint import Endpoint
 from redserve.server.reply import Reply
@@ -78,7 +78,7 @@ class Call:
         self.model = ""
         self.deadline_s = math.inf
 
-    def begin(self, endpoint: Endpoint, codec: Codec, body: bytes) -> None:
+    def begin(self, endpoint: Endpoint, codec: Codec, body: Body) -> None:
         """Unpack, decode and queue."""
         self._endpoint = endpoint
         self._codec = codec
@@ -105,7 +105,7 @@ class Call:
             self._endpoint.statistics.failed(perf_counter() - self._arrived_s)
         self._reply(self._terms.refusal(error, model=self.model, is_open_inference=self._is_open_inference))
 
-    def _decode(self, endpoint: Endpoint, body: bytes) -> None:
+    def _decode(self, endpoint: Endpoint, body: Body) -> None:
         codec = self._codec
         json_length = self._headers.get(b"inference-header-content-length", b"")
         if codec.parsed_bytes(body, json_length=json_length) > LARGE_BYTES:
@@ -120,7 +120,7 @@ class Call:
         else:
             self._queue(endpoint, request)
 
-    def _decode_large(self, endpoint: Endpoint, body: bytes, json_length: bytes) -> None:
+    def _decode_large(self, endpoint: Endpoint, body: Body, json_length: bytes) -> None:
         """The same, once it is known what that will make."""
         codec = self._codec
         most_rows = endpoint.model.policy.max_queue_rows

@@ -1,6 +1,6 @@
 """The fast door to the service: plain requests for inference, straight from the HTTP parser, past ASGI.
 
-    headers ─ POST, a path of inference, HTTP/1.1, Content-Length ─> FastRequest ─ body, joined once ─> service
+    headers ─ POST, a path of inference, HTTP/1.1, Content-Length ─> FastRequest ─ body ─> service
     service ─ Reply ─> counted ─> one write                       any other ─> ASGI, unchanged
 
 The same service, keys, limits, numbers and log as by the ASGI door (`asgi_door.py`), byte for byte the same answers; a
@@ -11,11 +11,13 @@ import asyncio
 from time import perf_counter
 from typing import Protocol
 
+import numpy as np
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from redserve.errors import RedserveError, SlowRequest, TooLarge
 from redserve.metrics import REDMetrics
+from redserve.protocol import Body
 from redserve.server.api_keys import Keyring
 from redserve.server.auth import refusal
 from redserve.server.bodies import MIN_BODY_BYTES_PER_S
@@ -27,6 +29,7 @@ from redserve.server.targets import Aliases, Target
 
 _MAX_REMEMBERED_PATHS = 1_000
 _ONE_WRITE_BYTES = 65_536  # a longer body is not copied behind its head
+_ONE_MEMORY_BYTES = 65_536  # a longer body has its memory from the first, which costs nothing until it is written
 
 
 class Connection(Protocol):
@@ -101,6 +104,7 @@ class FastRequest:
 
     Attributes:
         keep_alive: Whether the connection outlives the answer.
+        missing_bytes: Of its body.
         response_complete: Whether it was answered, or the client has left.
         more_body: Whether its body is still coming.
         disconnected: Set by the connection.
@@ -115,7 +119,7 @@ class FastRequest:
         "_headers",
         "_held_bytes",
         "_length",
-        "_missing_bytes",
+        "_memory",
         "_pieces",
         "_target",
         "_timer",
@@ -123,6 +127,7 @@ class FastRequest:
         "body",
         "disconnected",
         "keep_alive",
+        "missing_bytes",
         "more_body",
         "response_complete",
     )
@@ -151,8 +156,9 @@ class FastRequest:
         self._connection = connection
         self._url = url
         self._headers = headers
-        self._length = self._missing_bytes = length
+        self._length = self.missing_bytes = length
         self._pieces: list[bytes] = []
+        self._memory: memoryview | None = None
         self._held_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._call: Call | None = None
@@ -174,15 +180,33 @@ class FastRequest:
         """Take a piece of the body."""
         if self.response_complete:
             return
-        self._pieces.append(piece)
-        self._missing_bytes -= len(piece)
-        if self._missing_bytes > 0:
+        if self._length > _ONE_MEMORY_BYTES:
+            self.empty()[: len(piece)] = piece
+        else:
+            self._pieces.append(piece)
+        self.came(len(piece))
+
+    def empty(self) -> memoryview:
+        """Where the rest of the body belongs; empty once it is answered, whatever is missing.
+
+        The memory is new, so what is not written yet takes none.
+        """
+        if self.response_complete:
+            return memoryview(b"")
+        if self._memory is None:
+            self._memory = np.empty(self._length, np.uint8).data
+        return self._memory[self._length - self.missing_bytes :]
+
+    def came(self, size_bytes: int) -> None:
+        """So many bytes more are where they belong."""
+        self.missing_bytes -= size_bytes
+        if self.missing_bytes > 0 and not self.response_complete:
             try:
-                self._door.bodies.hold(len(piece))
+                self._door.bodies.hold(size_bytes)
             except RedserveError as error:
                 self.fail(error)
             else:
-                self._held_bytes += len(piece)
+                self._held_bytes += size_bytes
 
     def wait(self, loop: asyncio.AbstractEventLoop) -> None:
         """The rest of the body is still to come: only for so long."""
@@ -194,11 +218,11 @@ class FastRequest:
         self.more_body = False
         if self.response_complete:
             return
-        if self._held_bytes or self._timer is not None:
-            self._let_go()
         pieces = self._pieces
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body: Body = self._memory or (pieces[0] if len(pieces) == 1 else b"".join(pieces))
         pieces.clear()
+        if self._memory is not None or self._timer is not None:
+            self._let_go()
         try:
             call = self._door.service.infer(self._target, self._headers, body, self.answer, arrived_s=self._arrived_s)
             if not self.response_complete:
@@ -261,12 +285,13 @@ class FastRequest:
         """The body is here, or of no interest any more."""
         self._door.bodies.release(self._held_bytes)
         self._held_bytes = 0
+        self._memory = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _time_left_s(self) -> float:
-        allowed_s = self._door.bodies.timeout_s + (self._length - self._missing_bytes) / MIN_BODY_BYTES_PER_S
+        allowed_s = self._door.bodies.timeout_s + (self._length - self.missing_bytes) / MIN_BODY_BYTES_PER_S
         return self._arrived_s + allowed_s - perf_counter()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -274,4 +299,4 @@ class FastRequest:
         if self._time_left_s() > 0:
             self.wait(loop)
         else:
-            self.fail(SlowRequest(self._length - self._missing_bytes))
+            self.fail(SlowRequest(self._length - self.missing_bytes))

@@ -17,6 +17,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -31,6 +32,7 @@ from redserve.errors import (
 )
 from redserve.metrics.labels import OTHER
 from redserve.server.bodies import MAX_LENGTH_DIGITS
+from redserve.server.direct_body import DirectBody
 from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
 from redserve.server.reply import error_reply
@@ -49,6 +51,9 @@ MAX_DISCARDED_BYTES = 64 * 2**20
 
 MAX_HEADERS = 256
 """In one request: each costs some 150 bytes besides its own."""
+
+MIN_DIRECT_BYTES = 65_536
+"""If more of a body is missing, it is not parsed."""
 
 MAX_PIPELINED = 128
 """Requests that wait in one connection behind the one being answered; who sends more gets these answers, then the end.
@@ -149,13 +154,33 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         elif self._waiting_since_s is None:
             if self._is_in_body:
                 if self.cycle is not None and self.cycle.response_complete:
-                    self._discard(data)
+                    self._discard(len(data))
                 elif self._receiving is not None:
                     self._receiving.wait(self.loop)
+                    if self._receiving.missing_bytes > MIN_DIRECT_BYTES and self._receiving.keep_alive:
+                        self.transport.set_protocol(DirectBody(self, self._receiving))
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
                 self.refuse(self._too_large())
+
+    def body_came(self, size_bytes: int, *, is_all: bool) -> None:
+        """Of the body of the fast request, without being parsed; see `direct_body.py`."""
+        fast = self._receiving
+        if self._is_refused or fast is None:
+            return
+        if fast.response_complete:
+            self._discard(size_bytes)
+        fast.came(size_bytes)
+        if is_all:
+            self.transport.set_protocol(self)
+            self._renew_parser()
+            self.on_message_complete()
+
+    def _renew_parser(self) -> None:
+        """The old one waits for a body that it was not shown. As uvicorn makes it."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _cut_off_framing(self) -> None:
         """The body has nothing but framing for too long; the parser keeps all of a trailer until its end."""
@@ -165,11 +190,11 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         else:
             self.refuse(self._too_large())
 
-    def _discard(self, data: bytes) -> None:
+    def _discard(self, size_bytes: int) -> None:
         """The rest of a body that was answered early: uvicorn throws it away, we see that it comes to an end."""
         if not self._discarded_bytes:
             self._discarding_since_s = self.loop.time()
-        self._discarded_bytes += len(data)
+        self._discarded_bytes += size_bytes
         if self._discarded_bytes > MAX_DISCARDED_BYTES:
             self._is_refused = True
             self.transport.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from redserve.errors import RedserveError
 from redserve.models import ModelRepository, ModelState, ServedModel
-from redserve.protocol import Codec
+from redserve.protocol import Body, Codec
 from redserve.server.call import Call
 from redserve.server.deadlines import HEADER as TIMEOUT_MS
 from redserve.server.endpoint import Endpoint
@@ -36,7 +36,7 @@ class InferenceService:
         self,
         target: Target,
         headers: Mapping[bytes, bytes],
-        body: bytes,
+        body: Body,
         answer: Callable[[Reply], None],
         *,
         arrived_s: float,
