@@ -22,6 +22,7 @@ from redserve.server.api_keys import Keyring
 from redserve.server.auth import refusal
 from redserve.server.bodies import MIN_BODY_BYTES_PER_S
 from redserve.server.call import Call, logger
+from redserve.server.known_heads import KnownHeads
 from redserve.server.logs import log_access
 from redserve.server.reply import Reply
 from redserve.server.service import InferenceService
@@ -55,12 +56,14 @@ class FastDoor:
 
     Attributes:
         is_open: Whether it takes any request at all; closed, all go to ASGI.
+        heads: That need not be parsed again.
     """
 
     def __init__(
         self, service: InferenceService, *, red: REDMetrics, keyring: Keyring, aliases: Aliases, has_access_log: bool
     ) -> None:
         self.is_open = True
+        self.heads = KnownHeads()
         self.service = service
         self.red = red
         self.bodies = service.terms.bodies
@@ -157,7 +160,7 @@ class FastRequest:
         self._url = url
         self._headers = headers
         self._length = self.missing_bytes = length
-        self._pieces: list[bytes] = []
+        self._pieces: list[Body] = []
         self._memory: memoryview | None = None
         self._held_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -176,14 +179,13 @@ class FastRequest:
         elif self._length > door.bodies.max_body_bytes:
             self.fail(TooLarge(door.bodies.max_body_bytes))
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: Body) -> None:
         """Take a piece of the body."""
-        if self.response_complete:
-            return
-        if self._length > _ONE_MEMORY_BYTES:
-            self.empty()[: len(piece)] = piece
-        else:
-            self._pieces.append(piece)
+        if not self.response_complete:
+            if self._length > _ONE_MEMORY_BYTES:
+                self.empty()[: len(piece)] = piece
+            else:
+                self._pieces.append(piece)
         self.came(len(piece))
 
     def empty(self) -> memoryview:
@@ -198,7 +200,7 @@ class FastRequest:
         return self._memory[self._length - self.missing_bytes :]
 
     def came(self, size_bytes: int) -> None:
-        """So many bytes more are where they belong."""
+        """So many bytes more are where they belong, or are thrown away because it is answered."""
         self.missing_bytes -= size_bytes
         if self.missing_bytes > 0 and not self.response_complete:
             try:
@@ -215,12 +217,15 @@ class FastRequest:
 
     def complete(self) -> None:
         """The body is complete."""
+        pieces = self._pieces
+        self.take(self._memory or (pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+
+    def take(self, body: Body) -> None:
+        """This is the body."""
         self.more_body = False
         if self.response_complete:
             return
-        pieces = self._pieces
-        body: Body = self._memory or (pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        pieces.clear()
+        self._pieces.clear()
         if self._memory is not None or self._timer is not None:
             self._let_go()
         try:

@@ -6,7 +6,8 @@
     shutdown ─ idle connections are heard once more, then closed; a request that has begun is answered
     end of grace ─ what has not come by then is answered 503, and what has not been read is cut off
 
-Plain requests for inference go through the fast door (`fast_door.py`), every other through ASGI.
+Plain requests for inference go through the fast door (`fast_door.py`), every other through ASGI. Of those, heads that
+came before (`known_heads.py`) and the rest of large bodies (`direct_body.py`) are not parsed.
 
 uvicorn by itself takes 4 MB of headers, waits for their end for ever, and closes at shutdown what has only begun to
 send its headers. A refusal goes out only where no earlier answer is on its way on the same connection; there, the
@@ -35,6 +36,7 @@ from redserve.server.bodies import MAX_LENGTH_DIGITS
 from redserve.server.direct_body import DirectBody
 from redserve.server.fast_door import FastDoor, FastRequest
 from redserve.server.ignored_upgrade import UpgradeIgnoringProtocol
+from redserve.server.known_heads import MAX_KNOWN_BYTES, KnownHead
 from redserve.server.reply import error_reply
 from redserve.server.request_headers import by_name
 from redserve.server.targets import is_open_inference
@@ -105,6 +107,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._fast: FastRequest | None = None  # that is not answered yet
         self._receiving: FastRequest | None = None  # whose body is coming
         self._idle_since_s: float | None = None  # since a fast answer
+        self._last_head = b""  # that followed a fast answer
+        self._repeated_head = b""  # the same once more, to be remembered
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
         self._data_bytes = 0  # of what is being parsed
@@ -145,6 +149,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         """Parse, within the limits."""
         if self._is_refused:
             return
+        if self._idle_since_s is not None and not self._is_in_body and self._take_known(data):
+            return
         is_all_headers, is_all_body = self._waiting_since_s is not None, self._is_in_body
         self._data_bytes = len(data)
         self._framing_bytes += self._data_bytes
@@ -163,6 +169,44 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
                 self.refuse(self._too_large())
+
+    def _take_known(self, data: bytes) -> bool:
+        """Begin the request, whose first bytes these are, if its head is known: then the parser never sees it."""
+        door = self.door
+        head_end = data.find(b"\r\n\r\n", 0, MAX_KNOWN_BYTES) + 4
+        text = data[:head_end]
+        head = door.heads.by_text.get(text)
+        if head is None:
+            self._repeated_head = text if text == self._last_head else b""
+            self._last_head = text
+            return False
+        target = door.target_of(head.url)
+        missing_bytes = head_end + head.length - len(data)
+        if (
+            (missing_bytes and not missing_bytes > MIN_DIRECT_BYTES)
+            or target is None
+            or self._is_shutting_down
+            or self.flow.write_paused
+        ):
+            return False
+        self._idle_since_s = None
+        self._discarded_bytes = 0
+        fast = FastRequest(door, target, self, url=head.url, headers=head.headers, length=head.length, keep_alive=True)
+        self._fast = fast
+        self.cycle = fast  # type: ignore[assignment]
+        fast.begin(head.lines)
+        if missing_bytes:
+            self._receiving = fast
+            self._is_in_body = True
+            fast.add(memoryview(data)[head_end:])
+            if fast.response_complete:
+                self._discard(len(data) - head_end)
+            else:
+                fast.wait(self.loop)
+            self.transport.set_protocol(DirectBody(self, fast))
+        else:
+            fast.take(data[head_end:])
+        return True
 
     def body_came(self, size_bytes: int, *, is_all: bool) -> None:
         """Of the body of the fast request, without being parsed; see `direct_body.py`."""
@@ -249,6 +293,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
     def _enter_fast_door(self) -> bool:
         """Begin the request there, if it is plain: whatever is unusual about it is left to ASGI."""
         door, cycle = self.door, self.cycle
+        repeated_head, self._repeated_head = self._repeated_head, b""
         if self.parser.get_method() != b"POST":
             return False
         target = door.target_of(self.url)
@@ -277,6 +322,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             keep_alive=self.parser.should_keep_alive() and not self._is_shutting_down,
         )
         self.cycle = fast  # type: ignore[assignment]
+        if repeated_head and fast.keep_alive:
+            door.heads.remember(repeated_head, KnownHead(self.url, self.headers, headers, fast.missing_bytes))
         fast.begin(self.headers)
         return True
 
