@@ -13,7 +13,7 @@ import pytest
 from test_both_doors import GOOD, KEY, LIMIT_S, ROW, Pair, request, same
 from test_large_bodies import DATA, statuses, v2
 
-from redserve.server.http_protocol import HttpProtocol
+from redserve.server.http_protocol import MAX_UNKNOWN_HEADS, HttpProtocol
 
 PLAIN = request(close=False)
 BARE_ROWS = request(body=DATA, content_type="application/octet-stream", close=False)
@@ -148,3 +148,10 @@ def test_a_head_with_a_key_in_it_is_never_known(guarded: Pair, known: list[bool]
     assert statuses(answer) == [200] * 5
     assert known
     assert not any(known)
+
+
+def test_a_connection_whose_heads_differ_each_time_is_looked_up_no_more(pair: Pair, known: list[bool]):
+    numbered = [request("/predict", GOOD, f"X-Request-Id: {number}", close=False) for number in range(70)]
+
+    assert statuses(one_by_one(pair, *numbered, *[PLAIN] * 5)) == [200] * 75
+    assert known == [False] * MAX_UNKNOWN_HEADS

@@ -57,6 +57,9 @@ MAX_HEADERS = 256
 MIN_DIRECT_BYTES = 65_536
 """If more of a body is missing, it is not parsed."""
 
+MAX_UNKNOWN_HEADS = 64
+"""After so many in a row each is likely to have a number of its own in it: no more of this connection are looked up."""
+
 MAX_PIPELINED = 128
 """Requests that wait in one connection behind the one being answered; who sends more gets these answers, then the end.
 uvicorn has no bound: 33 bytes of a request cost it 5 kB."""
@@ -109,6 +112,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._idle_since_s: float | None = None  # since a fast answer
         self._last_head = b""  # that followed a fast answer
         self._repeated_head = b""  # the same once more, to be remembered
+        self._unknown_heads = 0  # in a row
         self._waiting_since_s: float | None = None  # for the headers of a request; None: not for headers
         self._header_bytes = 0
         self._data_bytes = 0  # of what is being parsed
@@ -149,7 +153,12 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         """Parse, within the limits."""
         if self._is_refused:
             return
-        if self._idle_since_s is not None and not self._is_in_body and self._take_known(data):
+        if (
+            self._idle_since_s is not None
+            and not self._is_in_body
+            and self._unknown_heads < MAX_UNKNOWN_HEADS
+            and self._take_known(data)
+        ):
             return
         is_all_headers, is_all_body = self._waiting_since_s is not None, self._is_in_body
         self._data_bytes = len(data)
@@ -179,7 +188,9 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if head is None:
             self._repeated_head = text if text == self._last_head else b""
             self._last_head = text
+            self._unknown_heads += 1
             return False
+        self._unknown_heads = 0
         target = door.target_of(head.url)
         missing_bytes = head_end + head.length - len(data)
         if (
