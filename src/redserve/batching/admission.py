@@ -81,7 +81,7 @@ class Admission(Generic[W]):
         first = requests[0]
         now_s = first.arrived_s
         try:
-            if first.deadline_s != math.inf and len(self._queue) and not self._has_ample_time(first, len(requests)):
+            if first.deadline_s != math.inf and self._queue.rows and not self._has_ample_time(first, len(requests)):
                 self._check(first, _rows(requests), now_s)
             self._queue.offer(*requests)
         except QueueFull as full:
@@ -104,11 +104,11 @@ class Admission(Generic[W]):
         return self._free_s(now_s, self._active() - 1) if self._queue.has_deadlines else math.inf
 
     def _has_ample_time(self, first: W, parts: int) -> bool:
-        """Whether it will be in time even if each request were a full batch: a few comparisons in place of `_check`."""
+        """Whether it will be in time even if each row were a full batch: a few comparisons in place of `_check`."""
         now_s = first.arrived_s
         quarter_s = (first.deadline_s - now_s) / 4
         full_s = self._cost.service_s(self._policy.max_batch_size)
-        if not full_s or (len(self._queue) + parts) * full_s > quarter_s:
+        if not full_s or (self._queue.rows + parts) * full_s > quarter_s:
             return False
         return not self._running or all(now_s - run.taken_s <= quarter_s for run in self._running.values())
 

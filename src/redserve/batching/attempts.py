@@ -87,8 +87,9 @@ def attempts(
         outcomes: list[R | RedserveError] = []
         if error is None:
             settled, outcomes = together, _outcomes(returned, expected=len(together))
-            for request in together:
-                failed.pop(request, None)
+            if failed:
+                for request in together:
+                    failed.pop(request, None)
         else:
             failed.update((request, _verdict(error, among=len(together))) for request in together)
         has_failed = error is not None or all(isinstance(outcome, RedserveError) for outcome in outcomes)

@@ -119,8 +119,9 @@ class BatchQueue(Generic[W]):
 
         why = "delay" if self._policy.max_queue_delay_s else "idle"
         is_last = window.stop == len(line.requests)
+        rows = self.rows
         requests = self._remove(line, window.start, window.stop)
-        rows = sum([request.rows for request in requests])
+        rows -= self.rows
         if rows == self._max_rows or not is_last:
             why = "full"
         if window.start:
@@ -223,13 +224,18 @@ class BatchQueue(Generic[W]):
         removed = line.requests[start:stop]
         del line.requests[start:stop]
         group = removed[0].group
-        rows = 0
-        for request in removed:
-            del self._by_arrival[request]
-            rows += request.rows
-            self.size_bytes -= request.size_bytes
-            if request.deadline_s != math.inf:
-                self._with_deadline -= 1
+        if len(removed) == len(self._by_arrival):  # all that waits
+            self._by_arrival.clear()
+            rows = self.rows
+            self.size_bytes = self._with_deadline = 0
+        else:
+            rows = 0
+            for request in removed:
+                del self._by_arrival[request]
+                rows += request.rows
+                self.size_bytes -= request.size_bytes
+                if request.deadline_s != math.inf:
+                    self._with_deadline -= 1
         line.rows -= rows
         self.rows -= rows
         if line.rows < self._max_rows:
@@ -246,6 +252,8 @@ class BatchQueue(Generic[W]):
             line = next(iter(lines))
             return line, line.first(self._max_rows)
         for line in lines:
+            if line.rows <= self._max_rows and now_s + self._cost.service_s(line.rows) <= line.first_deadline_s():
+                return line, range(len(line.requests))  # as `choose_window` would, without looking at each
             window = choose_window(line.requests, max_rows=self._max_rows, now_s=now_s, cost=self._cost)
             if window is not None:
                 return line, window

@@ -116,8 +116,7 @@ class BatchRecorder:
     def record(self, report: BatchLike) -> None:
         """Count one finished batch; on the event loop."""
         families = self._families
-        for wait_s in report.waits_s:
-            families.queue_wait.observe(self._wait, wait_s)
+        families.queue_wait.observe_all(self._wait, report.waits_s)
         families.batch_size.observe(self._size, report.rows)
         families.compute.observe(self._compute, report.compute_s)
         if report.padded_rows:

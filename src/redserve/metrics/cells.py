@@ -216,6 +216,13 @@ class Histogram(Family):
         cell[-1] += value
         return position
 
+    def observe_all(self, series: Series, values: Sequence[float]) -> None:
+        """Count each of `values` in `series`."""
+        cell, bounds = series.cell, self.bounds
+        for value in values:
+            cell[bisect_left(bounds, value)] += 1
+        cell[-1] += sum(values)
+
     def metric(self, rows: Iterable[SeriesCopy]) -> Metric:
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels, unit=self.unit)
         for series, cell, exemplars in rows:
