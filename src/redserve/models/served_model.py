@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -213,22 +213,23 @@ class ServedModel:
             if self.state is ModelState.STOPPED:
                 raise ShuttingDown
             raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
+        group: Hashable
         if is_checked:
             (tensor,) = tensors.values()
-            rows, size_bytes = len(tensor), tensor.nbytes
+            rows, size_bytes, group = len(tensor), tensor.nbytes, tensor.shape[1:]
         else:
             engine = self.engine
             if self.options.finite is not None:
                 finite = self.options.finite
             rows = check_tensors(engine.inputs, tensors, row_wise=engine.batchability.is_row_wise, finite=finite)
-            size_bytes = size_bytes_of(tensors)
+            size_bytes, group = size_bytes_of(tensors), group_of(tensors)
         if rows > self.policy.max_queue_rows:
             raise TooManyRows(rows, limit=self.policy.max_queue_rows)
         return self._batcher.submit(
             tensors,
             answer,
             rows=rows,
-            group=group_of(tensors) if self.lengths is None else self.lengths.group_of(tensors),
+            group=group if self.lengths is None else self.lengths.group_of(tensors),
             size_bytes=size_bytes,
             deadline_s=deadline_s,
         )

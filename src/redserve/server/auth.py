@@ -94,7 +94,7 @@ def refusal(
         return None
     reply = error_reply(error, is_open_inference=is_open_inference(path))
     if error.status == 401:
-        reply.headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, 15.5.2
+        reply.lines += b"www-authenticate: Bearer\r\n"  # RFC 9110, 15.5.2
     return reply
 
 

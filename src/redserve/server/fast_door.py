@@ -266,14 +266,13 @@ class FastRequest:
             self._end(reply.status, error.outcome, error.reason, model, len(body))
             if isinstance(error, SlowRequest):
                 self.keep_alive = False
-        lines = [b"%b: %b\r\n" % header for header in reply.headers]
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        head = self._door.head_of(reply.status, connection.server_state.default_headers) + b"".join(lines)
+        head = self._door.head_of(reply.status, connection.server_state.default_headers)
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         transport = connection.transport
         if len(body) <= _ONE_WRITE_BYTES:
-            transport.write(head + body)
+            transport.write(b"%b%b%b%b" % (head, reply.lines, end, body))
         else:
-            transport.write(head)
+            transport.write(b"%b%b%b" % (head, reply.lines, end))
             transport.write(body)
         if not self.keep_alive:
             transport.close()

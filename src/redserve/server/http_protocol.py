@@ -173,6 +173,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
                 elif self._receiving is not None:
                     self._receiving.wait(self.loop)
                     if self._receiving.missing_bytes > MIN_DIRECT_BYTES and self._receiving.keep_alive:
+                        self._renew_parser()
                         self.transport.set_protocol(DirectBody(self, self._receiving))
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
@@ -229,11 +230,11 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         fast.came(size_bytes)
         if is_all:
             self.transport.set_protocol(self)
-            self._renew_parser()
             self.on_message_complete()
 
     def _renew_parser(self) -> None:
-        """The old one waits for a body that it was not shown. As uvicorn makes it."""
+        """The old one would wait for a body that it is not shown. As uvicorn makes it."""
+        self.url = b""
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
@@ -401,8 +402,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self.door.red.finished(OTHER, method, "", error.status, error.outcome, error.reason, duration_s)
         path = self.url.partition(b"?")[0].decode("latin-1")
         reply = error_reply(error, is_open_inference=is_open_inference(path))
-        lines = [b"%b: %b\r\n" % header for header in reply.headers]
-        self.transport.write(b"".join([STATUS_LINE[reply.status], *lines, b"connection: close\r\n\r\n", reply.body]))
+        head = STATUS_LINE[reply.status] + reply.lines
+        self.transport.write(b"%bconnection: close\r\n\r\n%b" % (head, reply.body))
         # Closing at once would reset the connection while the client still sends, and take the answer from it.
         # Source: RFC 9112, 9.6
         if self.transport.can_write_eof():

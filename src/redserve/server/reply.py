@@ -5,6 +5,7 @@ below /v2   {"error": "text"}
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -24,17 +25,31 @@ class Reply:
 
     Attributes:
         status: HTTP status.
-        headers: Lower-case names, content type and length among them.
+        lines: Its headers as they are sent, each line with its end; content type and length among them.
         body: The bytes.
         model: The model that answers, for the `model` label; empty when the request reached none.
         error: Why the request failed, or `None`.
     """
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    lines: bytes
     body: bytes
     model: str = ""
     error: RedserveError | None = None
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Names, which are in lower case, and values."""
+        headers = []
+        for line in self.lines.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b": ")
+            headers.append((name, value))
+        return headers
+
+
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 def error_reply(
@@ -58,7 +73,7 @@ def error_reply(
         headers.append((b"retry-after", str(max(math.ceil(retry_after_s), 1)).encode()))  # whole seconds: RFC 9110
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
-    return Reply(status, headers, body, model, error)
+    return Reply(status, lines_of(headers), body, model, error)
 
 
 def _body(error: RedserveError, model: str) -> bytes:
