@@ -5,8 +5,8 @@
 One image of 3x224x224 float32 (602 kB) at a time over one connection, as a binary tensor of the Open Inference
 Protocol.
 The server notes when the last bytes of a request came and when the engine was called with it; the engine does nothing.
-Beside it uvicorn with an ASGI callable that reads the body and answers a constant. The servers take turns, a fresh
-connection each round; CPU is that of the server's process, by request. Every answer is compared.
+Beside it uvicorn on uvloop with an ASGI callable that reads the body and answers a constant. The servers take turns, a
+fresh connection each round; CPU is that of the server's process, by request. Every answer is compared.
 """
 
 import argparse
