@@ -143,7 +143,6 @@ def _add_settings(parser: argparse.ArgumentParser, *, only: Sequence[str] = ()) 
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from redserve.server.runner import serve
     from redserve.server.settings import Settings
 
     try:
@@ -152,7 +151,14 @@ def _serve(arguments: argparse.Namespace) -> int:
         print(f"redserve: {error}", file=sys.stderr)
         return 2
     try:
-        status = serve(settings)
+        if settings.workers == 1:
+            from redserve.server.runner import serve
+
+            status = serve(settings)
+        else:
+            from redserve.server.supervisor import supervise
+
+            status = supervise(settings)
     except ValueError as error:  # settings that do not go together
         print(f"redserve: {error}", file=sys.stderr)
         status = 2

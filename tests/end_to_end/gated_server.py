@@ -9,6 +9,8 @@ from puppet_engine import PuppetEngine
 from redserve.server import Settings, create_app
 from redserve.server.logs import configure_logging
 from redserve.server.runner import Server
+from redserve.server.supervisor import supervise
+from redserve.server.worker import work
 
 
 class GatedEngine(PuppetEngine):
@@ -24,9 +26,13 @@ class GatedEngine(PuppetEngine):
 
 
 def main(arguments: list[str]) -> int:
-    """Serve with flags in pairs: `--grace-s 1 --port 0`."""
+    """Serve with flags in pairs: `--grace-s 1 --port 0`; or be one of several workers: `worker`."""
+    if arguments == ["worker"]:
+        return work({"gated": GatedEngine})
     names = [name.removeprefix("--").replace("-", "_") for name in arguments[::2]]
     settings = Settings.load(dict(zip(names, arguments[1::2], strict=True)))
+    if settings.workers > 1:
+        return supervise(settings, program=(sys.executable, __file__, "worker"))
     configure_logging(settings.log_level, "uvicorn.error")
     server = Server(create_app(settings, engines={"gated": GatedEngine}), settings)
     server.run()
@@ -34,4 +40,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if sys.argv[1:] == ["worker"]:
+        os._exit(status)  # as a worker ends
+    sys.exit(status)

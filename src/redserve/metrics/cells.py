@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -25,6 +25,9 @@ from redserve.metrics.buckets import checked_bounds
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 _MAX_EXEMPLAR_CHARACTERS = 128
+
+Across = Literal["count", "sum", "max", "min"]
+"""How the numbers of several processes become one: `count` is a sum that outlives its process."""
 
 logger = logging.getLogger("redserve.metrics")
 
@@ -74,9 +77,11 @@ class Family(ABC):
         name: As exposed, without `_total`, `_bucket`, ...
         labels: The label names.
         unit: `seconds`, or empty.
+        across: How the numbers of several processes become one.
     """
 
     kind: ClassVar[str]
+    across: Across = "count"
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str] = (), *, unit: str = "") -> None:
         self.name = name
@@ -140,8 +145,17 @@ class Gauge(Family):
 
     kind = "gauge"
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str] = (), *, unit: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labels: Sequence[str] = (),
+        *,
+        unit: str = "",
+        across: Literal["sum", "max", "min"] = "sum",
+    ) -> None:
         super().__init__(name, documentation, labels, unit=unit)
+        self.across = across
         self._readers: dict[Series, dict[object, Callable[[], float]]] = {}
 
     def watch(self, read: Callable[[], float], *values: str) -> Callable[[], None]:

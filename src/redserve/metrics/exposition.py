@@ -35,10 +35,13 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _GZIP_LEVEL = 1  # level 9 takes ten times as long for a quarter less
 _GZIP_WINDOW = 31  # the largest window, with gzip's header
 
+CopyAll = Callable[[list[FamilySet]], Awaitable[Mapping[FamilySet, SetCopy]]]
+"""How the numbers of our own families are had at a scrape."""
+
 logger = logging.getLogger("redserve.metrics")
 
 
-def metrics_app(registry: CollectorRegistry | None = None) -> ASGIApp:
+def metrics_app(registry: CollectorRegistry | None = None, *, copy_all: CopyAll | None = None) -> ASGIApp:
     """An ASGI app that answers every GET and HEAD with the metrics of `registry`.
 
     It goes wherever it is mounted, or is the endpoint of a `Route`; `REDMiddleware` already answers on `/metrics` with
@@ -49,8 +52,10 @@ def metrics_app(registry: CollectorRegistry | None = None) -> ASGIApp:
 
     Args:
         registry: What is exposed; `None` is prometheus_client's default registry.
+        copy_all: Where one of several processes answers for all of them: gives their numbers. By default a scrape
+            copies the cells of this one.
     """
-    return _MetricsApp(REGISTRY if registry is None else registry)
+    return _MetricsApp(REGISTRY if registry is None else registry, copy_all or _copy_all)
 
 
 class _MetricsApp:
@@ -60,8 +65,9 @@ class _MetricsApp:
     and that is when one wants to look.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, copy_all: CopyAll) -> None:
         self._registry = registry
+        self._copy_all = copy_all
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="redserve-scrape")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +80,7 @@ class _MetricsApp:
         if method not in ("GET", "HEAD"):
             answer = _plain(405, f"{method} is not allowed here, use GET or HEAD\n", (b"allow", b"GET, HEAD"))
         else:
-            answer = await _scrape(self._registry, self._threads, scope)
+            answer = await _scrape(self._registry, self._copy_all, self._threads, scope)
         status, headers, body = answer
         headers = [*headers, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -85,12 +91,16 @@ _Headers = list[tuple[bytes, bytes]]
 _Answer = tuple[int, _Headers, bytes]
 
 
-async def _scrape(registry: CollectorRegistry, threads: Executor, scope: Scope) -> _Answer:
+async def _copy_all(sets: list[FamilySet]) -> Mapping[FamilySet, SetCopy]:
+    return {families: families.copy() for families in sets}
+
+
+async def _scrape(registry: CollectorRegistry, copy_all: CopyAll, threads: Executor, scope: Scope) -> _Answer:
     is_openmetrics = wants_openmetrics(_header(scope, b"accept"))
     is_gzip = takes_gzip(_header(scope, b"accept-encoding"))
     names = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]")
-    copies = {families: families.copy() for families in family_sets(registry)}
     try:
+        copies = await copy_all(family_sets(registry))
         work = partial(_body, registry, copies, names, is_openmetrics=is_openmetrics, is_gzip=is_gzip)
         body = await asyncio.get_running_loop().run_in_executor(threads, work)
     except Exception as error:

@@ -79,14 +79,16 @@ class _ModelFamilies(FamilySet):
             f"{namespace}_model_info",
             "The models that are loaded, and what runs them; always 1.",
             ("model", "version", "provider", *info_labels),
+            across="max",
         )
         self.ready = Gauge(
-            f"{namespace}_model_ready", "Whether the model takes requests: 1 or 0.", ("model", "version")
+            f"{namespace}_model_ready", "Whether the model takes requests: 1 or 0.", ("model", "version"), across="min"
         )
         self.inline = Gauge(
             f"{namespace}_model_inline",
             "Whether the model's batches run on the event loop: 1, or 0 for threads of their own.",
             ("model", "version"),
+            across="min",
         )
         super().__init__((self.info, self.ready, self.inline))
         self.inline_watches: dict[tuple[str, str], Callable[[], None]] = {}

@@ -28,9 +28,7 @@ async def livez() -> dict[str, str]:
 async def readyz(request: Request) -> Response:
     """200 and what runs each model, once all are ready; 503 and the reasons until then, and while the server drains."""
     serving = request.app.state.redserve
-    reasons: dict[str, str] = dict(serving.repository.not_ready())
-    if serving.draining:
-        reasons["server"] = "shutting down"
+    reasons = await serving.not_ready()
     if reasons:
         return JSONResponse({"status": "not ready", "reasons": reasons}, status_code=503)
     loaded = [model for model in serving.repository if model.state is ModelState.READY]

@@ -9,21 +9,27 @@ warm.
 import asyncio
 import gc
 import importlib.metadata
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.routing import Route
 
 from redserve.engine.base import Engine
+from redserve.errors import ModelNotReady
 from redserve.metrics import BatchMetrics, DeadlineMetrics, REDMetrics, latency_buckets, metrics_app
+from redserve.metrics.cells import Series
+from redserve.metrics.exposition import CopyAll
+from redserve.metrics.families import FamilySet, SetCopy, family_sets
+from redserve.metrics.merging import copies_of, snapshot
 from redserve.middleware import REDMiddleware
 from redserve.models import ModelRepository
 from redserve.server import admin, docs, docs_open_inference, failures, open_inference
+from redserve.server.account import Account
 from redserve.server.api_keys import Keyring
 from redserve.server.asgi_door import InferenceDoor
 from redserve.server.auth import PROBES, KeyGuard, scope_needed
@@ -33,8 +39,11 @@ from redserve.server.logs import AccessLog, configure_logging
 from redserve.server.model_set import ModelSeries, open_repository
 from redserve.server.service import InferenceService
 from redserve.server.settings import Settings
-from redserve.server.statistics import Statistics
+from redserve.server.statistics import ModelStatistics, Statistics
 from redserve.server.terms import Terms
+
+Whole = Callable[[], Awaitable[Account]]
+"""Asks every process of a server, this one included, for its account as of now, and sums them."""
 
 
 @dataclass
@@ -47,6 +56,8 @@ class Serving:
         service: Runs them.
         keyring: Who may ask for what.
         fast_door: The way to the service past ASGI.
+        registry: Has its metrics.
+        whole: Speaks for all processes, where there are several.
         owns_process: Nothing else runs in the process: it may be tuned for this.
         draining: Shutting down: still answering, but no longer ready.
         loaded: Set once every model is ready or has failed.
@@ -57,9 +68,32 @@ class Serving:
     service: InferenceService
     keyring: Keyring
     fast_door: FastDoor
+    registry: CollectorRegistry
+    whole: Whole | None = None
     owns_process: bool = False
     draining: bool = False
     loaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def account(self) -> Account:
+        """What this process has to say of itself."""
+        statistics = self.service.statistics.all()
+        return Account(snapshot(family_sets(self.registry)), statistics, dict(self.repository.not_ready()))
+
+    async def not_ready(self) -> dict[str, str]:
+        """What is not ready, and why, in all processes; empty when requests are welcome."""
+        reasons = dict(self.repository.not_ready())
+        if self.whole is not None:
+            try:
+                reasons |= (await self.whole()).not_ready
+            except ModelNotReady as error:
+                reasons["workers"] = str(error)
+        if self.draining:
+            reasons["server"] = "shutting down"
+        return reasons
+
+    async def statistics(self) -> Mapping[tuple[str, str], ModelStatistics]:
+        """What the models have done so far in all processes, by name and version."""
+        return self.service.statistics.all() if self.whole is None else (await self.whole()).statistics
 
 
 def create_app(
@@ -67,6 +101,7 @@ def create_app(
     *,
     engines: Mapping[str, Callable[[], Engine]] | None = None,
     registry: CollectorRegistry | None = None,
+    whole: Whole | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -75,6 +110,7 @@ def create_app(
         engines: Your own models by name: each a function that loads an engine, called in a thread, once for each
             instance. Without them, the settings name the models.
         registry: Gets the metrics; prometheus_client's default when not given.
+        whole: Where this is one of several processes: speaks for all of them.
 
     Raises:
         ValueError: A setting, or a file that one names, is wrong.
@@ -98,7 +134,16 @@ def create_app(
         aliases=aliases,
         has_access_log=settings.access_log,
     )
-    serving = Serving(settings, repository, service, keyring, fast_door, owns_process)
+    serving = Serving(
+        settings,
+        repository,
+        service,
+        keyring,
+        fast_door,
+        registry=REGISTRY if registry is None else registry,
+        whole=whole,
+        owns_process=owns_process,
+    )
     app = FastAPIOffline(
         title="redserve",
         version=importlib.metadata.version("redserve"),
@@ -111,7 +156,7 @@ def create_app(
     app.state.redserve = serving
     app.router.routes.extend(admin.health_routes(aliases))
     app.include_router(admin.router)
-    scrape = metrics_app(registry)
+    scrape = metrics_app(registry, copy_all=None if whole is None else _copies_of_all(whole))
     for path in ("/metrics", "/metrics/"):
         app.router.routes.append(Route(path, scrape, methods=["GET", "HEAD"], include_in_schema=False))
     app.router.routes.extend(open_inference.routes())
@@ -153,6 +198,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await serving.repository.drain(grace_s=0)  # connections are closed by now: nobody waits for what still runs
+
+
+def _copies_of_all(whole: Whole) -> CopyAll:
+    known: dict[tuple[str, tuple[str, ...]], Series] = {}
+
+    async def copy_all(sets: list[FamilySet]) -> Mapping[FamilySet, SetCopy]:
+        return copies_of(sets, (await whole()).numbers, known)
+
+    return copy_all
 
 
 def _terms(settings: Settings, registry: CollectorRegistry | None) -> Terms:

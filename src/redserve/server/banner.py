@@ -40,6 +40,8 @@ def banner(serving: Serving, host: str, port: int) -> str:
         aliases = serving.settings.aliases()
         health = ", ".join(f"GET {path}" for path in sorted(aliases.health))
         lines.append(f"  platform  {serving.settings.platform}: POST {aliases.predict}, {health}")
+    if serving.settings.workers > 1:
+        lines.append(f"  workers   {serving.settings.workers} processes, each with its own models and queues")
     lines += _access(keys, host)
     lines += [f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from redserve.errors import BadRequest, ModelNotReady, TooLarge
 from redserve.middleware import set_model
 from redserve.models import ModelState, ServedModel
 from redserve.protocol import model_config, model_metadata, server_metadata
+from redserve.server.statistics import ModelStatistics
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -72,10 +73,8 @@ async def _live(request: Request) -> Response:
 
 async def _ready(request: Request) -> Response:
     """200 once every model is ready, as `/readyz`."""
-    serving = request.app.state.redserve
-    reasons = [f"{name}: {reason}" for name, reason in serving.repository.not_ready().items()]
-    if serving.draining:
-        reasons.append("shutting down")
+    not_ready = await request.app.state.redserve.not_ready()
+    reasons = [reason if name == "server" else f"{name}: {reason}" for name, reason in not_ready.items()]
     if reasons:
         raise ModelNotReady("; ".join(reasons))
     return _json({"ready": True})
@@ -118,12 +117,13 @@ async def _config(request: Request) -> Response:
 
 async def _statistics(request: Request) -> Response:
     model = _model(request)
-    return _json({"model_stats": _statistics_of(request, model.name, request.path_params.get("version"))})
+    version = request.path_params.get("version")
+    return await _statistics_of(request, [model.name], version=version)
 
 
 async def _all_statistics(request: Request) -> Response:
     names = [model.name for model in request.app.state.redserve.repository]
-    return _json({"model_stats": [each for name in names for each in _statistics_of(request, name)]})
+    return await _statistics_of(request, names)
 
 
 async def _index(request: Request) -> Response:
@@ -177,11 +177,16 @@ def _model(request: Request) -> ServedModel:
     return model
 
 
-def _statistics_of(request: Request, name: str, version: str | None = None) -> list[dict[str, Any]]:
+async def _statistics_of(request: Request, names: list[str], *, version: str | None = None) -> Response:
     """Those of one version, or of all that take requests."""
     serving = request.app.state.redserve
-    versions = serving.repository.versions_of(name) if version is None else [version]
-    return [serving.service.statistics.of(name, each).describe(name, each) for each in versions]
+    keys = [
+        (name, each)
+        for name in names
+        for each in (serving.repository.versions_of(name) if version is None else [version])
+    ]
+    statistics = await serving.statistics()
+    return _json({"model_stats": [statistics.get(key, ModelStatistics()).describe(*key) for key in keys]})
 
 
 async def _control_body(request: Request) -> bytes:

@@ -160,6 +160,16 @@ class Server(uvicorn.Server):
         else:
             self.should_exit = True
 
+    def announce(self, text: str) -> None:
+        """It is ready."""
+        print(text, flush=True)
+
+    def give_up(self, lines: list[str]) -> None:
+        """It never will be ready: say why, and end."""
+        _complain(lines)
+        self.exit_status = 1
+        self.should_exit = True
+
     def _new_protocol(self) -> asyncio.Protocol:
         """As uvicorn makes them."""
         protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -199,13 +209,17 @@ class Server(uvicorn.Server):
         if self.should_exit:
             return
         failed = self._serving.repository.not_ready()
-        for name, reason in failed.items():
-            print(f"redserve: model {name!r} cannot be served: {reason}", file=sys.stderr, flush=True)
+        lines = [f"model {name!r} cannot be served: {reason}" for name, reason in failed.items()]
         if failed and self._serving.repository.mode == "none":  # else what is wrong may be put right while it runs
-            self.exit_status = 1
-            self.should_exit = True
+            self.give_up(lines)
             return
+        _complain(lines)
         try:
-            print(banner(self._serving, *self.address), flush=True)
+            self.announce(banner(self._serving, *self.address))
         except Exception:  # an engine of the user's may describe itself badly; that is no reason not to serve
             logger.exception("the server is ready, but cannot be described")
+
+
+def _complain(lines: list[str]) -> None:
+    for line in lines:
+        print(f"redserve: {line}", file=sys.stderr, flush=True)

@@ -81,8 +81,8 @@ class Settings(ModelSettings, BaseSettings):
     """API keys for metrics, separated by commas"""
     admin_keys: SecretStr | None = None
     """API keys for the index and the documentation, separated by commas"""
-    workers: int = 1
-    """processes; more than one is refused for now"""
+    workers: int = Field(1, ge=1, le=256)
+    """processes that serve side by side on one port, each with its own models and queues; the cores are shared out"""
     max_request_timeout_ms: float = Field(60_000.0, gt=0, le=3_600_000)
     """budget of a request that names more"""
     overload_status: int = 503
@@ -148,9 +148,11 @@ class Settings(ModelSettings, BaseSettings):
 
     @field_validator("workers")
     @classmethod
-    def _one_worker(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("one process only, for now: each worker would have a queue and metrics of its own")
+    def _goes_together(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("repository_mode") not in ("none", None):
+            raise ValueError("models that change while it runs, as by --repository-mode, need one process")
+        if value > 1 and (info.data.get("gpu_budget_mib") or info.data.get("gpu_memory_mib")):
+            raise ValueError("a limit on a GPU's memory needs one process: each worker would take that much")
         return value
 
     @field_validator("overload_status")

@@ -58,6 +58,21 @@ class ModelStatistics:
         self._run_rows += rows
         self._last_run_s = time()
 
+    def add(self, other: "ModelStatistics") -> None:
+        """Count what another process has done as well."""
+        self._succeeded += other._succeeded
+        self._succeeded_s += other._succeeded_s
+        self._failed += other._failed
+        self._failed_s += other._failed_s
+        self._queue_s += other._queue_s
+        self._compute_s += other._compute_s
+        self._run_rows += other._run_rows
+        self._last_run_s = max(self._last_run_s, other._last_run_s)
+        for rows, (runs, seconds) in other._runs.items():
+            run = self._runs.setdefault(rows, [0, 0.0])
+            run[0] += runs
+            run[1] += seconds
+
     def describe(self, name: str, version: str) -> dict[str, Any]:
         """An entry of `model_stats`."""
         count = self._succeeded
@@ -97,6 +112,10 @@ class Statistics:
     def __init__(self, observer: BatchObserver) -> None:
         self._observer = observer
         self._of: dict[tuple[str, str], ModelStatistics] = {}
+
+    def all(self) -> dict[tuple[str, str], ModelStatistics]:
+        """Those of every version of every model."""
+        return dict(self._of)
 
     def of(self, name: str, version: str) -> ModelStatistics:
         """Those of one version of one model, from its first mention on."""

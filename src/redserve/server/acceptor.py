@@ -1,0 +1,135 @@
+"""Takes the connections of one port and hands them to the workers in turn.
+
+    listening socket ─ accept ─> the next worker that has room ─ SCM_RIGHTS ─> its event loop
+                                 none has ─> accept no more until one has
+
+A connection that the kernel has accepted is lost when its listening socket closes; with one owner of that socket, the
+last look at the backlog comes right before the end, and nobody else's backlog is left (`backlog.py` for one process).
+"""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from typing import Protocol
+
+BACKLOG = 2_048
+
+_ACCEPTS_A_TURN = 16  # of the loop, which has signals and scrapes to attend to
+_PAUSE_S = 1.0
+
+logger = logging.getLogger("redserve.server")
+
+
+class Taker(Protocol):
+    """A worker, as far as connections go."""
+
+    connections: socket.socket
+    """Over which it takes them; not blocking."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen at an address.
+
+    Raises:
+        OSError: It is taken, or is no address of this machine.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+class Acceptor:
+    """Owns a listening socket; on the running event loop."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._loop = asyncio.get_running_loop()
+        self._takers: deque[Taker] = deque()  # next in turn first
+        self._waiting: deque[socket.socket] = deque()
+        self._is_accepting = False
+
+    def add(self, taker: Taker) -> None:
+        """Let one more take connections."""
+        self._takers.appendleft(taker)
+        self._place()
+
+    def remove(self, taker: Taker) -> None:
+        """Hand it no more, before it is closed; one that takes none is no mistake."""
+        if taker in self._takers:
+            self._takers.remove(taker)
+            self._loop.remove_writer(taker.connections)
+            self._place()
+
+    def close(self) -> None:
+        """Hand out whoever has connected, and listen no more; a second time does nothing."""
+        if self._listening.fileno() < 0:
+            return
+        self._accept(BACKLOG)
+        self._stop_accepting()
+        self._listening.close()
+        for connection in self._waiting:  # no worker has room
+            connection.close()
+        self._waiting.clear()
+        for taker in list(self._takers):
+            self.remove(taker)
+
+    def _accept(self, most: int = _ACCEPTS_A_TURN) -> None:
+        try:
+            for _ in range(most):
+                connection, _ = self._listening.accept()
+                self._waiting.append(connection)
+        except BlockingIOError:
+            pass
+        except OSError as error:  # no file descriptor is left, or the client has left
+            logger.warning("a connection could not be accepted", extra={"reason": error.strerror})
+            self._stop_accepting()
+            self._loop.call_later(_PAUSE_S, self._place)
+        self._place()
+
+    def _place(self) -> None:
+        """Hand out what waits, and accept again once nothing does."""
+        while self._waiting and self._hand_over(self._waiting[0]):
+            self._waiting.popleft().close()
+        if self._listening.fileno() < 0:
+            return
+        if self._waiting or not self._takers:
+            self._stop_accepting()
+            for taker in self._takers:
+                self._loop.add_writer(taker.connections, self._has_room)
+        elif not self._is_accepting:
+            self._is_accepting = True
+            self._loop.add_reader(self._listening, self._accept)
+
+    def _has_room(self) -> None:
+        for taker in self._takers:
+            self._loop.remove_writer(taker.connections)
+        self._place()
+
+    def _hand_over(self, connection: socket.socket) -> bool:
+        for _ in range(len(self._takers)):
+            taker = self._takers[0]
+            self._takers.rotate(-1)
+            try:
+                socket.send_fds(taker.connections, [b"+"], [connection.fileno()])
+            except OSError:  # it has no room, or is gone
+                continue
+            return True
+        return False
+
+    def _stop_accepting(self) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            self._loop.remove_reader(self._listening)
