@@ -44,7 +44,7 @@ async def connect(listening, count):
 
 async def until(condition):
     async with asyncio.timeout(LIMIT_S):
-        while not condition():  # which looks at another socket
+        while not condition():  # noqa: ASYNC110  # no event tells of it
             await asyncio.sleep(0)
 
 
