@@ -241,14 +241,14 @@ def test_a_worker_that_dies_is_replaced_and_no_count_falls(tmp_path):
         before = numbers_of(httpx2.get(f"{served.url}/metrics").text)
         victim, survivor = pids_of(served)
         os.kill(victim, signal.SIGKILL)
-        await asyncio.to_thread(until, lambda: any(task.done() for task in asked))
-        text = httpx2.get(f"{served.url}/metrics").text
-        numbers = numbers_of(text)
-        assert 'inference_errors_total{route="_other",model="",reason="worker_died"} 1' in text
+        await asyncio.to_thread(until, lambda: workers_by_state(served.url)["ready"] == 1)
+        assert not is_ready(served.url)
+        died = 'inference_errors_total{route="_other",model="",reason="worker_died"} 1'
+        await asyncio.to_thread(until, lambda: died in httpx2.get(f"{served.url}/metrics").text)
+        numbers = numbers_of(httpx2.get(f"{served.url}/metrics").text)
         assert numbers["inference_requests_in_flight"] == 1
         assert_adds_up(numbers)
         assert all(numbers[name] >= before[name] for name in before if name.endswith(("_total", "_count")))
-        assert not is_ready(served.url)
         await asyncio.to_thread(until, lambda: is_ready(served.url))
         assert survivor in pids_of(served)
         assert victim not in pids_of(served)

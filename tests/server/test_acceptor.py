@@ -85,7 +85,7 @@ def test_workers_take_connections_in_turn(new_worker):
                 return sum(map(len, taken)) == 9
 
             await until(all_here)
-        acceptor.close()
+        await acceptor.close(within_s=LIMIT_S)
         with closing(*taken[0], *taken[1]):
             return sorted(map(len, taken))
 
@@ -100,7 +100,7 @@ def test_who_connects_before_there_is_a_worker_waits_for_one(new_worker):
             acceptor.add(worker)
             taken = []
             await until(lambda: len(taken) == 3 or taken.extend(worker.taken()))
-            acceptor.close()
+            await acceptor.close(within_s=LIMIT_S)
             with closing(*taken):
                 return len(taken)
 
@@ -114,8 +114,8 @@ def test_whoever_has_connected_when_it_closes_is_handed_over_and_nobody_after(ne
         acceptor = Acceptor(listening)
         acceptor.add(worker)
         clients = [socket.create_connection(address) for _ in range(5)]  # the loop has no turn in between
-        acceptor.close()
-        acceptor.close()
+        acceptor.stop()
+        acceptor.stop()
         with closing(*clients), closing(*(taken := worker.taken())):
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address)
@@ -124,16 +124,17 @@ def test_whoever_has_connected_when_it_closes_is_handed_over_and_nobody_after(ne
     assert asyncio.run(main()) == 5
 
 
-def test_a_worker_that_has_no_room_loses_nothing(new_worker):
+def test_a_worker_that_has_no_room_loses_nothing_also_at_the_end(new_worker):
     async def main():
         listening, worker = listen("127.0.0.1", 0), new_worker()
         worker.connections.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         acceptor = Acceptor(listening)
         acceptor.add(worker)
         clients = await connect(listening, 64)
+        closing_it = asyncio.create_task(acceptor.close(within_s=LIMIT_S))
         taken = []
         await until(lambda: len(taken) == 64 or taken.extend(worker.taken()))
-        acceptor.close()
+        await closing_it
         with closing(*clients, *taken):
             return len(taken)
 
@@ -151,7 +152,7 @@ def test_a_worker_that_is_removed_takes_no_more(new_worker):
         taken = []
         with closing(*await connect(listening, 4)):
             await until(lambda: len(taken) == 4 or taken.extend(stays.taken()))
-        acceptor.close()
+        await acceptor.close(within_s=LIMIT_S)
         with closing(*taken):
             return gone.taken()
 

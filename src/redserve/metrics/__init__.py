@@ -13,7 +13,8 @@ numbers twice, because frameworks build their middleware stack more than once.
 Decision: cells are lists, not prometheus_client's values. One request (arrived, in flight, ended, timed into 66
 buckets) costs 0.7 us; with cached children of prometheus_client it costs 2.5 us, because each value takes a lock and a
 histogram walks its bounds. Lists need one writer, so engine threads hand their timings to the loop with the answers.
-Several processes each count for themselves, and are added up at a scrape (`merging.py`). (`benchmarks/results/scrape_cost.json`)
+Several processes each count for themselves, and are added up at a scrape (`merging.py`).
+(`benchmarks/results/scrape_cost.json`)
 
 Decision: 66 bounds, 15 a decade. The usual 14 put p99 up to 890 % off; 15 a decade keep p50, p95 and p99 within 7.5 %
 over seven shapes of latency anywhere in 0.5 ms to 10 s, 10 a decade within 14.5 %, 20 a decade within 4.6 %. The exact

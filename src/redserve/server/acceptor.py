@@ -8,6 +8,7 @@ last look at the backlog comes right before the end, and nobody else's backlog i
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections import deque
@@ -59,7 +60,8 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._takers: deque[Taker] = deque()  # next in turn first
         self._waiting: deque[socket.socket] = deque()
-        self._is_accepting = False
+        self._none_waits = asyncio.Event()
+        self._is_accepting = self._is_paused = False
 
     def add(self, taker: Taker) -> None:
         """Let one more take connections."""
@@ -73,43 +75,55 @@ class Acceptor:
             self._loop.remove_writer(taker.connections)
             self._place()
 
-    def close(self) -> None:
-        """Hand out whoever has connected, and listen no more; a second time does nothing."""
-        if self._listening.fileno() < 0:
-            return
-        self._accept(BACKLOG)
-        self._stop_accepting()
-        self._listening.close()
-        for connection in self._waiting:  # no worker has room
-            connection.close()
-        self._waiting.clear()
+    def stop(self) -> None:
+        """Accept whoever has connected, and listen no more; a second time does nothing."""
+        if self._listening.fileno() >= 0:
+            self._accept(BACKLOG)
+            self._stop_accepting()
+            self._listening.close()
+
+    async def close(self, *, within_s: float) -> None:
+        """Stop, and hand out whoever waits, if workers have room within that time."""
+        self.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._none_waits.wait()
         for taker in list(self._takers):
             self.remove(taker)
+        while self._waiting:
+            self._waiting.popleft().close()
 
     def _accept(self, most: int = _ACCEPTS_A_TURN) -> None:
         try:
             for _ in range(most):
                 connection, _ = self._listening.accept()
                 self._waiting.append(connection)
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionAbortedError):  # who has left again
             pass
-        except OSError as error:  # no file descriptor is left, or the client has left
-            logger.warning("a connection could not be accepted", extra={"reason": error.strerror})
-            self._stop_accepting()
-            self._loop.call_later(_PAUSE_S, self._place)
+        except OSError as error:
+            logger.warning("no connection can be accepted for now", extra={"reason": error.strerror})
+            self._is_paused = True
+            self._loop.call_later(_PAUSE_S, self._resume)
+        self._place()
+
+    def _resume(self) -> None:
+        self._is_paused = False
         self._place()
 
     def _place(self) -> None:
         """Hand out what waits, and accept again once nothing does."""
         while self._waiting and self._hand_over(self._waiting[0]):
             self._waiting.popleft().close()
-        if self._listening.fileno() < 0:
-            return
-        if self._waiting or not self._takers:
+        if self._waiting:
+            self._none_waits.clear()
             self._stop_accepting()
             for taker in self._takers:
                 self._loop.add_writer(taker.connections, self._has_room)
-        elif not self._is_accepting:
+            return
+        self._none_waits.set()
+        if not self._takers or self._is_paused:
+            self._stop_accepting()
+        elif not self._is_accepting and self._listening.fileno() >= 0:
             self._is_accepting = True
             self._loop.add_reader(self._listening, self._accept)
 

@@ -127,11 +127,11 @@ class _Supervisor:
         self._workers.remove(worker)
         self._departed = total([self._departed, left_by(worker.account or Account())])
         if self._is_draining:
-            self._exit_status = max(self._exit_status, abs(status) and 1 if worker.has_begun else 0)
+            self._exit_status = max(self._exit_status, int(worker.has_begun and status != 0))
             if not self._workers:
                 self._ended.set()
         elif not self._is_announced:
-            lines, status = failure or ([f"a worker ended {how_it_ended(status)} before it was ready"], 1)
+            lines, status = failure or ([f"a worker ended {how_it_ended(status)} before all were ready"], 1)
             self._give_up(*lines, status=status)
         else:
             await self._replace(worker, how_it_ended(status), [] if failure is None else failure[0])
@@ -175,16 +175,14 @@ class _Supervisor:
         return total([self._departed, *known, supervisor])
 
     def _signalled(self) -> None:
-        if self._is_draining:
-            self._exit_status = 1
-            self._acceptor.close()
-            for worker in self._workers:
-                worker.tell("stop")
-                worker.let_finish()
-            self._run(self._kill_after(LEAVE_WITHIN_S))
-        else:
+        if not self._is_draining:
             self._is_draining = True
             self._run(self._drain(delay_s=self._settings.drain_delay_s))
+        else:
+            self._exit_status = 1
+            for worker in self._workers:
+                worker.tell("stop")
+            self._run(self._let_finish(within_s=0.0, kill_after_s=LEAVE_WITHIN_S))
 
     def _give_up(self, *lines: str, status: int = 1) -> None:
         """End the whole, with a message."""
@@ -202,15 +200,15 @@ class _Supervisor:
                 worker.kill()
         if delay_s:
             await asyncio.sleep(delay_s)
-        self._acceptor.close()
+        await self._let_finish(within_s=LEAVE_WITHIN_S, kill_after_s=self._settings.grace_s + LEAVE_WITHIN_S)
+
+    async def _let_finish(self, *, within_s: float, kill_after_s: float) -> None:
+        await self._acceptor.close(within_s=within_s)
         for worker in self._workers:
             worker.let_finish()
         if not self._workers:
             self._ended.set()
-        await self._kill_after(self._settings.grace_s + LEAVE_WITHIN_S)
-
-    async def _kill_after(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(kill_after_s)
         for worker in self._workers:
             logger.error("a worker did not end, and is killed", extra={"pid": worker.pid})
             worker.kill()

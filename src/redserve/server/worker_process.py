@@ -98,6 +98,7 @@ class WorkerProcess:
             answered = self._asked.pop(number, None)
             if answered is not None and not answered.done():
                 answered.set_result(None)
+        self.is_silent = True
         for answered in self._asked.values():
             answered.cancel()
         return None
