@@ -241,7 +241,7 @@ def test_a_port_that_is_taken_ends_it_with_1():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--workers", "2"], "one process only"),
+        (["--workers", "0"], "workers: Input should be greater than or equal to 1"),
         (["--port", "http"], "port"),
         (["--max-batch-size", "0"], "max_batch_size"),
         (["--session-option", "x"], "write KEY=VALUE"),

@@ -56,8 +56,9 @@ def work(engines: Mapping[str, Callable[[], Engine]] | None = None) -> int:
     except ValueError as error:  # settings that do not go together
         control.sendall(frame("failed", [str(error)], 2))
         return 2
-    server = WorkerServer(app, settings, address=assignment.address, connections=connections)
-    server.peers, server.control = peers, control
+    server = WorkerServer(
+        app, settings, address=assignment.address, connections=connections, control=control, peers=peers
+    )
     server.run(sockets=[])
     return server.exit_status
 
@@ -104,15 +105,21 @@ class Peers:
 class WorkerServer(Server):
     """A server without a port or signals of its own."""
 
-    peers: Peers
-    control: socket.socket
-
     def __init__(
-        self, app: FastAPI, settings: Settings, *, address: tuple[str, int], connections: socket.socket
+        self,
+        app: FastAPI,
+        settings: Settings,
+        *,
+        address: tuple[str, int],
+        connections: socket.socket,
+        control: socket.socket,
+        peers: Peers,
     ) -> None:
         super().__init__(app, settings)
         self._address = address
         self._connections = connections
+        self._control = control
+        self._peers = peers
         self._arriving: set[asyncio.Task[Any]] = set()
 
     @property
@@ -127,8 +134,8 @@ class WorkerServer(Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take connections as they are handed over; the models load meanwhile."""
-        self._channel = await Channel.over(self.control)
-        self.peers.connect(self._channel)
+        self._channel = await Channel.over(self._control)
+        self._peers.connect(self._channel)
         await super().startup(sockets)
         self._tasks.append(asyncio.create_task(self._obey()))
         self._connections.setblocking(False)
@@ -156,7 +163,7 @@ class WorkerServer(Server):
                 case ("account", number):
                     self._channel.send("account", number, self._serving.account())
                 case ("whole", number, account):
-                    self.peers.told(number, account)
+                    self._peers.told(number, account)
                 case ("draining",):
                     self._serving.draining = True
                 case ("stop",):
