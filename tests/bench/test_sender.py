@@ -297,3 +297,12 @@ def test_a_closed_loop_replaces_connections_that_were_lost_between_two_runs():
 def test_a_load_that_cannot_be_is_refused_where_it_is_made(wrong):
     with pytest.raises(ValueError, match=r"must be|nothing|bounded"):
         Load(**({"host": "h", "port": 1, "requests": [b"x"]} | wrong))
+
+
+def test_what_was_due_after_a_stop_is_not_unsent():
+    plan = Replay([0.0, *(0.02 + 0.0001 * number for number in range(1000))])
+    book, _, sender = send(lambda asked: asked.answer(), arrivals=plan, stop_after=1)
+
+    assert sender.stopped_because == "enough"
+    assert sender.sent_for_s < 0.02
+    assert (len(book.answers), sender.unsent) == (1, 0)

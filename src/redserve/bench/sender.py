@@ -195,7 +195,7 @@ class Sender:
             return
         now_s = self.now_s()
         if now_s >= self._end_s + _OVERTIME_S:  # what is still due could not leave in time
-            self.unsent += pacer.drop(now_s=now_s)
+            self.unsent += pacer.drop(now_s=min(now_s, self.sent_for_s))
             return
         for planned_s in pacer.take(now_s=now_s, limit=_AT_ONCE):
             departure = Departure(next(self._numbers), planned_s, now_s)
@@ -274,7 +274,7 @@ class Sender:
 
     def _is_all_sent(self, now_s: float) -> bool:
         if self._pacer is not None and now_s >= self._end_s + _OVERTIME_S:
-            self.unsent += self._pacer.drop(now_s=now_s)
+            self.unsent += self._pacer.drop(now_s=min(now_s, self.sent_for_s))
         return not self._waiting and (self._pacer is None or self._pacer.next_s() == math.inf)
 
     def _expire(self, planned_before_s: float, reason: str, detail: str) -> None:
