@@ -55,7 +55,7 @@ def compare(a: Result, b: Result) -> Comparison:
         BenchError: An open loop and a closed one mean different things by latency; a sweep's runs have no pairs.
     """
     if a.setup.loop != b.setup.loop:
-        raise BenchError(f"one is an {a.setup.loop} loop, the other {b.setup.loop}: their latencies are not comparable")
+        raise BenchError("one is a closed loop, the other an open one: their latencies are not comparable")
     if (a.sweep is None) != (b.sweep is None):
         raise BenchError("one of them is a sweep, the other is not")
     if a.sweep is not None and b.sweep is not None:
