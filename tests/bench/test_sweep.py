@@ -1,6 +1,6 @@
 import pytest
 
-from redserve.bench.sweep import SweepPlan
+from redserve.bench.sweep import SweepPlan, per_s
 
 
 def search(capacity_per_s: float, *, first_per_s: float = 100.0) -> tuple[SweepPlan, list[float]]:
@@ -57,3 +57,7 @@ def test_it_ends_however_the_server_behaves():
 
     assert len(tried) == 40
     assert "40 runs" in plan.ended_because
+
+
+def test_rates_are_told_in_digits_that_can_be_typed():
+    assert [per_s(rate) for rate in (0.5, 141.42, 11_236.4)] == ["0.5/s", "141.4/s", "11,236/s"]

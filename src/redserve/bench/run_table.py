@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from redserve.bench.result import Run, Sweep
+from redserve.bench.sweep import per_s
 
 _WIDTH = 100
 
@@ -42,12 +43,10 @@ def run_lines(runs: Sequence[Run]) -> Iterator[str]:
 def sweep_lines(sweep: Sweep, runs: Sequence[Run]) -> Iterator[str]:
     """Rates, in their order, and the knee."""
     steps = sorted(sweep.steps, key=lambda step: step.rate_per_s)
-    labelled = [
-        (f"{step.rate_per_s:,.4g}/s", runs[step.run], "ok" if step.is_within_slo else "broken") for step in steps
-    ]
+    labelled = [(per_s(step.rate_per_s), runs[step.run], "ok" if step.is_within_slo else "broken") for step in steps]
     yield from _table(labelled, name="rate")
     yield ""
-    knee = "none" if sweep.knee_per_s is None else f"{sweep.knee_per_s:,.4g}/s"
+    knee = "none" if sweep.knee_per_s is None else per_s(sweep.knee_per_s)
     share = f"{100 * sweep.share:g} %"
     text = f"{knee}: the highest rate at which {share} of all requests are answered within {ms(sweep.slo_s)}"
     yield from entry("knee", f"{text}; {sweep.ended_because}")

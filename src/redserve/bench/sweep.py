@@ -12,6 +12,11 @@ _LOWEST_PER_S = 0.1
 _MOST_TRIALS = 40
 
 
+def per_s(rate_per_s: float) -> str:
+    """Like `3.5/s` or `11,236/s`."""
+    return f"{rate_per_s:,.0f}/s" if rate_per_s >= 1000 else f"{rate_per_s:.4g}/s"
+
+
 class SweepPlan:
     """The search for the highest rate that keeps the SLO.
 
@@ -51,7 +56,7 @@ class SweepPlan:
             self.knee_per_s = self._next_per_s
         else:
             self._broken_per_s = self._next_per_s
-            broken = f"the SLO breaks at {self._broken_per_s:,.4g}/s"
+            broken = f"the SLO breaks at {per_s(self._broken_per_s)}"
             self._broken_because = broken if kept_rate else f"{broken}, where the sender itself could not keep the rate"
         self._choose()
 
