@@ -61,6 +61,8 @@ def test_times_that_cannot_be_read_say_where(tmp_path, text, message):
         (["--rate", "5", "--arrivals", "often"], "constant, poisson or burst:N"),
         (["--ramp", "5"], "FROM:TO"),
         (["--sweep"], "--sweep needs --slo-ms"),
+        (["--sweep", "--slo-ms", "9", "--ramp", "1:2"], "it takes no --ramp"),
+        (["--sweep", "--slo-ms", "9", "--rounds", "2"], "it takes no --ramp, --replay or --rounds"),
         (["--slo-ms", "-1", "--sweep"], "milliseconds must be"),
         (["-H", "no colon"], "NAME: VALUE"),
     ],

@@ -180,6 +180,8 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError("name a URL (or --compare A.json B.json)")
     if options.sweep and (options.against or options.slo_ms is None):
         raise ValueError("--sweep needs --slo-ms, and one URL")
+    if options.sweep and (options.ramp is not None or options.replay is not None or options.rounds > 1):
+        raise ValueError("--sweep chooses its rates and runs: it takes no --ramp, --replay or --rounds")
     if options.processes < 1 or options.rounds < 1:
         raise ValueError("--processes and --rounds must be >= 1")
     if options.connections < options.processes:
