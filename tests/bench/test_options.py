@@ -78,3 +78,11 @@ def test_no_url_is_said(capsys):
 
     assert run(options) == 2
     assert "name a URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_sent(capsys, tmp_path, option):
+    path = tmp_path / "nowhere" / "found"
+
+    assert run(parse(option, str(path))) == 1
+    assert capsys.readouterr().err == f"redserve bench: {path} cannot be written\n"

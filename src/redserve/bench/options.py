@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def check(options: argparse.Namespace) -> None:
     """Refuse what is wrong before anything is sent.
 
     Raises:
-        BenchError: A file cannot be read.
+        BenchError: A file cannot be read, or written.
         ValueError: An option is wrong.
     """
     if options.compare:
@@ -190,6 +191,9 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"--warm-up-s must be >= 0, got {options.warm_up_s}")
     for milliseconds in (options.slo_ms, options.deadline_ms):
         _seconds(milliseconds)
+    for path in filter(None, (options.json, options.html)):
+        if not os.access(path.parent, os.W_OK) or path.is_dir():
+            raise BenchError(f"{path} cannot be written")
     _headers(options)
     arrivals_of(options)
     arrivals_at(options.rate or 1.0, options)
