@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 from results import result_of, run_of, swept, tally_of
 
+from redserve.bench.histogram import Histogram
 from redserve.bench.run_table import ms
 from redserve.bench.summary import summarise
 
@@ -45,6 +48,19 @@ def test_several_runs_are_a_line_each_with_their_failures_together():
 
 def test_a_mismatch_of_one_run_of_several_cannot_be_overlooked():
     assert "MISMATCH   run 2: 3 x 200 more" in summarise(result_of(run_of(), run_of(at=9, mismatch="3 x 200 more")))
+
+
+def test_each_run_of_several_says_that_it_was_stopped_and_that_requests_waited_for_a_connection():
+    tally = tally_of()
+    tally.connection_wait = Histogram.of({20_000: 900})
+    waited, stopped = (
+        run_of(tally, rate_per_s=100),
+        replace(run_of(at=9, rate_per_s=100), stopped_because="interrupted"),
+    )
+    text = " ".join(summarise(result_of(waited, stopped)).split())
+
+    assert "waited for a free connection, which the latencies count (--max-connections): run 1 note" in text
+    assert "run 2: stopped after 9.0 s: interrupted" in text
 
 
 def test_a_sweep_shows_its_rates_in_order_and_the_knee():

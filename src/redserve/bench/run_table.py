@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from redserve.bench.result import Run, Sweep
 from redserve.bench.sweep import per_s
+from redserve.bench.verdict import is_much
 
 _WIDTH = 100
 
@@ -63,6 +64,15 @@ def _table(labelled: Sequence[tuple[str, Run, str]], *, name: str) -> Iterator[s
     if late:
         text = "the sender could not keep the rate, or was late itself, so the latencies are in part its own: "
         yield from entry("note", f"{text}{name} {', '.join(late)}")
+    waited = [
+        label for label, run, _ in labelled if is_much(run.client.connection_wait.p99_s, of_s=run.client.latency.p99_s)
+    ]
+    if waited:
+        text = "requests waited for a free connection, which the latencies count (--max-connections): "
+        yield from entry("note", f"{text}{name} {', '.join(waited)}")
+    for label, run, _ in labelled:
+        if run.stopped_because:
+            yield from entry("note", f"{name} {label}: stopped after {run.client.seconds:.1f} s: {run.stopped_because}")
     yield from failure_lines([run for _, run, _ in labelled])
     for note in dict.fromkeys(run.server_note for _, run, _ in labelled if run.server_note):
         yield from entry("server", note)

@@ -21,6 +21,11 @@ def kept_rate(tally: Tally, *, limit_s: float | None = None) -> bool:
     return tally.unsent <= _MOST_UNSENT_RATIO * tally.planned and tally.own_delay.percentile_s(99) <= allowed_s
 
 
+def is_much(delay_s: float, *, of_s: float) -> bool:
+    """Whether a delay that a latency counts makes up so much of it that the reader must know."""
+    return delay_s > max(_MOST_DELAY_RATIO * of_s, _LEAST_DELAY_S)
+
+
 def within_slo_ratio(tally: Tally, slo_s: float) -> float:
     """The part of all planned requests that were answered with 2xx within `slo_s`."""
     return tally.latency.count_within(slo_s) / tally.planned if tally.planned else 0.0
@@ -57,13 +62,13 @@ def _on_the_plan(tally: Tally, load: Load) -> list[str]:
             "run ended, and no percentile counts them; ask for less, or for more --processes"
         )
     delay_s, latency_s = tally.own_delay.percentile_s(99), tally.latency.percentile_s(99)
-    if delay_s > max(_MOST_DELAY_RATIO * latency_s, _LEAST_DELAY_S):
+    if is_much(delay_s, of_s=latency_s):
         notes.append(
             f"the sender itself was late: its own delay has a p99 of {1000 * delay_s:.1f} ms, and the latencies above "
             f"(p99 {1000 * latency_s:.1f} ms) count it; they are the server's and the sender's together"
         )
     wait_s = tally.connection_wait.percentile_s(99)
-    if wait_s > max(_MOST_DELAY_RATIO * latency_s, _LEAST_DELAY_S):
+    if is_much(wait_s, of_s=latency_s):
         notes.append(
             f"requests waited for a free connection, p99 {1000 * wait_s:.1f} ms, which the latencies count: "
             f"at most {load.most_connections:,} connections may be open (--max-connections)"
