@@ -63,6 +63,14 @@ def test_each_run_of_several_says_that_it_was_stopped_and_that_requests_waited_f
     assert "run 2: stopped after 9.0 s: interrupted" in text
 
 
+def test_closed_loops_of_several_say_where_the_sender_was_busy():
+    tally = tally_of()
+    tally.own_delay = Histogram.of({3000: 900})
+    text = " ".join(summarise(result_of(run_of(), run_of(tally, at=9))).split())
+
+    assert "the rate may be its own limit: run 2" in text
+
+
 def test_a_sweep_shows_its_rates_in_order_and_the_knee():
     text = summarise(swept())
 

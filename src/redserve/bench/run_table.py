@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from redserve.bench.result import Run, Sweep
 from redserve.bench.sweep import per_s
-from redserve.bench.verdict import is_much
+from redserve.bench.verdict import is_busy, is_much
 
 _WIDTH = 100
 
@@ -64,6 +64,11 @@ def _table(labelled: Sequence[tuple[str, Run, str]], *, name: str) -> Iterator[s
     if late:
         text = "the sender could not keep the rate, or was late itself, so the latencies are in part its own: "
         yield from entry("note", f"{text}{name} {', '.join(late)}")
+    closed = [(label, run.client) for label, run, _ in labelled if run.client.loop == "closed"]
+    busy = [label for label, each in closed if is_busy(each.own_delay.p50_s, of_s=each.latency.p50_s)]
+    if busy:
+        text = "the sender itself was busy, which the latencies count, and the rate may be its own limit: "
+        yield from entry("note", f"{text}{name} {', '.join(busy)}")
     waited = [
         label for label, run, _ in labelled if is_much(run.client.connection_wait.p99_s, of_s=run.client.latency.p99_s)
     ]

@@ -26,6 +26,11 @@ def is_much(delay_s: float, *, of_s: float) -> bool:
     return delay_s > max(_MOST_DELAY_RATIO * of_s, _LEAST_DELAY_S)
 
 
+def is_busy(delay_s: float, *, of_s: float) -> bool:
+    """Whether the sender of a closed loop gets to answers so late, at the median, that the reader must know."""
+    return delay_s > max(_MOST_DELAY_RATIO * of_s, _TIMER_DELAY_S)
+
+
 def within_slo_ratio(tally: Tally, slo_s: float) -> float:
     """The part of all planned requests that were answered with 2xx within `slo_s`."""
     return tally.latency.count_within(slo_s) / tally.planned if tally.planned else 0.0
@@ -46,7 +51,7 @@ def notes_on(tally: Tally, load: Load) -> list[str]:
 
 def _on_the_answers(tally: Tally) -> list[str]:
     delay_s, latency_s = tally.own_delay.percentile_s(50), tally.latency.percentile_s(50)
-    if delay_s <= max(_MOST_DELAY_RATIO * latency_s, _TIMER_DELAY_S):
+    if not is_busy(delay_s, of_s=latency_s):
         return []
     text = (
         f"the sender itself was busy: it got to answers {1000 * delay_s:.2f} ms late at the median, which the latencies"
