@@ -356,3 +356,20 @@ async def test_the_access_log_is_off_unless_asked_for(engine, registry, caplog):
     (record,) = [record for record in caplog.records if record.name == "redserve.access"]
     assert (record.method, record.path, record.status) == ("POST", "/predict", 200)
     assert record.duration_ms > 0
+
+
+async def test_no_request_waits_for_the_codecs_of_its_model(app, monkeypatch):
+    made = []
+
+    class Counted(PredictJson):
+        def __init__(self, *args, **rest):
+            made.append(1)
+            super().__init__(*args, **rest)
+
+    monkeypatch.setattr("redserve.server.endpoint.PredictJson", Counted)
+    async with client_of(app) as client:
+        assert made == [1]
+
+        assert (await client.post("/predict", json={"instances": [[1, 2]]})).status_code == 200
+
+        assert made == [1]

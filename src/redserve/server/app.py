@@ -183,6 +183,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
     async def load() -> None:
         await serving.repository.load()
+        serving.service.warm_up()
         if serving.owns_process:
             gc.collect()
             gc.freeze()  # what is here stays: no later collection needs to look at it

@@ -69,6 +69,12 @@ class InferenceService:
         call.begin(endpoint, codec, body)
         return call
 
+    def warm_up(self) -> None:
+        """Make the codecs of the models that are ready, so that no first request waits for them."""
+        for model in self.repository:
+            if model.state is ModelState.READY:
+                self._endpoint_of(model)
+
     def model_label(self, model_name: str) -> str:
         """The `model` label of a request for `model_name`, served or not yet; empty where there is no such model."""
         if model_name:
