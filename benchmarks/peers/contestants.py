@@ -85,16 +85,20 @@ def bentoml(start: Start) -> list[str]:
 
 
 def redserve_settings(workload: str, connections: int) -> list[Setting]:
-    """For wide models both cores: two engines, or two threads in one."""
+    """One and two processes; for wide models both cores in one, by two engines, or by two threads."""
+    one = [{"workers": 1, "intra_op_threads": 1, "max_batch_size": rows} for rows in (32, 64)]
+    two = [{"workers": 2, "intra_op_threads": 1, "max_batch_size": rows} for rows in (16, 32)]
     if workload == "small":
-        return [{"intra_op_threads": 1, "max_batch_size": rows} for rows in (16, 32, 64, 128)]
+        return [*one, *two]
     two_engines = [{"instances": 2, "intra_op_threads": 1, "max_batch_size": rows} for rows in (16, 32, 64)]
-    return [*two_engines, {"intra_op_threads": 2, "max_batch_size": 32}, {"intra_op_threads": 2, "max_batch_size": 64}]
+    two_threads = [{"intra_op_threads": 2, "max_batch_size": rows} for rows in (32, 64)]
+    return [*two_engines, *two_threads, *two]
 
 
 def redserve_variables(start: Start) -> dict[str, str]:
     """The settings of `redserve.server:create_app`."""
     given = {"model": start.model, **start.setting}
+    given.pop("workers", None)  # which are uvicorn's
     return {f"REDSERVE_{key.upper()}": str(value) for key, value in given.items()}
 
 
@@ -135,7 +139,9 @@ CONTESTANTS = {
             name="redserve-asgi",
             doc="redserve by its ASGI door, under plain uvicorn",
             command=uvicorn("redserve.server:create_app", "--factory"),
-            settings=lambda workload, connections: [{}] if workload == "small" else [{}, {"instances": 2}],
+            settings=lambda workload, connections: [
+                {"workers": workers, "intra_op_threads": threads} for workers, threads in ((1, 1), (1, 2), (2, 1))
+            ],
             variables=redserve_variables,
             is_ours=True,
         ),
