@@ -125,6 +125,21 @@ def test_requests_in_one_piece_behind_a_known_head_are_answered_in_their_order(p
     assert statuses(answers[0]) == [200, 400, 200, 200]
 
 
+def test_a_known_head_within_a_header_of_the_next_request_is_part_of_that_header(pair: Pair):
+    begun = b"POST /predict HTTP/1.1\r\nHost: test\r\nX-Note: "  # its head goes on when the request before is answered
+    answers = []
+    for port in pair.ports.values():
+        with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as connection:
+            for sent in (PLAIN, PLAIN, PLAIN, PLAIN + begun):
+                connection.sendall(sent)
+                read_answer(connection)
+            connection.sendall(PLAIN)
+            answers.append(same(b"".join(iter(lambda connection=connection: connection.recv(65_536), b""))))
+
+    assert answers[0] == answers[1]
+    assert statuses(answers[0]) == [400]  # two Host headers
+
+
 def test_a_large_body_behind_a_known_head_is_taken_whole(pair: Pair, known: list[bool]):
     head_end = BARE_ROWS.index(b"\r\n\r\n") + 4
     pieces = [(BARE_ROWS[:cut], BARE_ROWS[cut:]) for cut in (head_end, head_end + 1, 70_000, len(BARE_ROWS) - 1)]

@@ -375,7 +375,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1
-            self._idle_since_s = self.loop.time()
+            if self._waiting_since_s is None:  # else the next head has begun: what comes is the rest of it
+                self._idle_since_s = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what could not be parsed."""
