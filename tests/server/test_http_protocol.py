@@ -23,7 +23,7 @@ class Loop:
     def time(self):
         return self.now_s
 
-    def call_later(self, delay_s, callback):
+    def call_later(self, delay_s, callback, *arguments):
         pass
 
 
@@ -35,6 +35,9 @@ class Transport:
 
     def __init__(self):
         self.written = b""
+
+    def set_protocol(self, protocol):
+        self.protocol = protocol
 
     def get_extra_info(self, name, default=None):
         return default
@@ -60,13 +63,36 @@ class Transport:
 
 @pytest.fixture
 def connection(registry):
+    return connect(registry)
+
+
+def connect(registry, **settings):
     limits = HttpLimits(
         header_timeout_s=HEADER_TIMEOUT_S, write_timeout_s=WRITE_TIMEOUT_S, max_connections=MAX_CONNECTIONS
     )
-    door = create_app(Settings(), registry=registry).state.redserve.fast_door
+    door = create_app(Settings.load(settings), registry=registry).state.redserve.fast_door
     connection = HttpProtocol(Config(None), ServerState(), {}, Loop(), limits=limits, door=door)
     connection.connection_made(Transport())
+    connection.transport.set_protocol(connection)
     return connection
+
+
+BODY = b" " * 200_000
+HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n"
+KEY = {"inference_keys": "a-key-for-inference"}
+
+
+def receive(connection, data):
+    """As the transport hands `data` to whoever is its protocol."""
+    while data and connection.transport.protocol is not connection:
+        direct = connection.transport.protocol
+        memory = direct.get_buffer(-1)
+        size_bytes = min(len(memory), len(data))
+        memory[:size_bytes] = data[:size_bytes]
+        direct.buffer_updated(size_bytes)
+        data = data[size_bytes:]
+    if data:
+        connection.data_received(data)
 
 
 def cut_off_after_s(connection, *, bytes_per_s, began_s=1_000, of_bytes=1_000_000, within_s=900):
@@ -188,3 +214,17 @@ def test_headers_that_have_not_come_at_the_end_of_grace_are_counted_as_turned_aw
     assert connection.transport.written.count(b"HTTP/1.1 503 ") == 1
     assert b"\r\nretry-after: 1\r\n" in connection.transport.written
     assert counted(registry, "shutting_down") == ended(registry, "GET", "503", "rejected") == 1
+
+
+@pytest.mark.parametrize("times_before", [0, 4])
+def test_who_was_refused_at_his_head_and_sends_no_body_is_not_waited_for(registry, times_before):
+    connection = connect(registry, **KEY)
+    for _ in range(times_before):
+        receive(connection, HEAD + BODY)
+    receive(connection, HEAD)
+
+    assert connection.transport.written.count(b"HTTP/1.1 401 ") == times_before + 1
+    connection.check(HEADER_TIMEOUT_S - 1)
+    assert not connection.transport.is_closed
+    connection.check(HEADER_TIMEOUT_S)
+    assert connection.transport.is_closed

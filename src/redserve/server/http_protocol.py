@@ -212,7 +212,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             self._is_in_body = True
             fast.add(memoryview(data)[head_end:])
             if fast.response_complete:
-                self._discard(len(data) - head_end)
+                self._discard(len(data))  # never nothing: from now on it is timed
             else:
                 fast.wait(self.loop)
             self.transport.set_protocol(DirectBody(self, fast))
