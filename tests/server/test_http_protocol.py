@@ -228,3 +228,15 @@ def test_who_was_refused_at_his_head_and_sends_no_body_is_not_waited_for(registr
     assert not connection.transport.is_closed
     connection.check(HEADER_TIMEOUT_S)
     assert connection.transport.is_closed
+
+
+def test_who_is_refused_within_his_body_and_sends_no_more_is_not_waited_for(registry):
+    connection = connect(registry, max_queue_mib=1, max_body_mib=1)
+    connection.door.bodies.hold(1_000_000)  # others' bodies: there is no room for this one
+    receive(connection, HEAD)
+    receive(connection, BODY[:100_000])
+
+    assert connection.transport.protocol is not connection
+    assert connection.transport.written.startswith(b"HTTP/1.1 503 ")
+    connection.check(HEADER_TIMEOUT_S)
+    assert connection.transport.is_closed

@@ -225,9 +225,9 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         fast = self._receiving
         if self._is_refused or fast is None:
             return
+        fast.came(size_bytes)
         if fast.response_complete:
             self._discard(size_bytes)
-        fast.came(size_bytes)
         if is_all:
             self.transport.set_protocol(self)
             self.on_message_complete()
