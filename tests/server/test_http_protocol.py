@@ -240,3 +240,18 @@ def test_who_is_refused_within_his_body_and_sends_no_more_is_not_waited_for(regi
     assert connection.transport.written.startswith(b"HTTP/1.1 503 ")
     connection.check(HEADER_TIMEOUT_S)
     assert connection.transport.is_closed
+
+
+@pytest.mark.parametrize("times_before", [0, 4])
+def test_who_has_sent_a_refused_body_to_its_end_is_idle_from_then_on(registry, times_before):
+    connection = connect(registry, **KEY)
+    for _ in range(times_before):
+        receive(connection, HEAD + BODY)
+    receive(connection, HEAD)
+    connection.loop.now_s = 2 * connection.timeout_keep_alive
+    receive(connection, BODY)
+
+    connection.check(3 * connection.timeout_keep_alive)
+    assert not connection.transport.is_closed
+    connection.check(3 * connection.timeout_keep_alive + 1)
+    assert connection.transport.is_closed

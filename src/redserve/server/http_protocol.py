@@ -363,6 +363,8 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         fast, self._receiving = self._receiving, None
         if fast is not None:
             self._is_in_body = False
+            if self._idle_since_s is not None:  # it was answered before its end
+                self._idle_since_s = self.loop.time()
             fast.complete()
         else:
             self._is_in_body = self.is_cut_short
