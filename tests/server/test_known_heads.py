@@ -60,3 +60,10 @@ def test_heads_that_are_many_do_not_fill_the_memory():
 
     assert 0 < len(heads.by_text) <= 1_024
     assert TEXT[:-2] + b"Number: 9999\r\n\r\n" in heads.by_text
+
+
+def test_a_head_of_many_lines_is_not_remembered():
+    heads = KnownHeads()
+    heads.remember(TEXT[:-2] + b"A: b\r\n" * 100 + b"\r\n", head_of(*[(b"a", b"b")] * 100))
+
+    assert not heads.by_text

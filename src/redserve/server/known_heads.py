@@ -14,6 +14,7 @@ MAX_KNOWN_BYTES = 2_048
 """A longer head is read each time."""
 
 _MOST_HEADS = 1_024
+_MOST_LINES = 32  # of one, since each takes memory besides its text
 _SECRET = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
 
 
@@ -46,8 +47,10 @@ class KnownHeads:
 
     def remember(self, text: bytes, head: KnownHead) -> None:
         """Keep `head`, which the parser has just read, if `text` is just that; all are forgotten when they are many."""
+        if len(head.lines) > _MOST_LINES or not _SECRET.isdisjoint(head.headers):
+            return
         plain = b"".join([b"POST %b HTTP/1.1\r\n" % head.url, *[b"%b: %b\r\n" % line for line in head.lines], b"\r\n"])
-        if text.lower() != plain.lower() or not _SECRET.isdisjoint(head.headers):
+        if text.lower() != plain.lower():
             return
         if len(self.by_text) >= _MOST_HEADS:
             self.by_text.clear()
