@@ -405,6 +405,24 @@ def test_a_second_signal_ends_all_at_once():
     assert "Traceback" not in served.errors
 
 
+def test_it_serves_also_when_nobody_reads_what_it_says(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*REDSERVE, "serve", str(row_encoding(tmp_path)), "--workers", "2", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    with process:
+        assert "the server is ready, but cannot say so" in next(line for line in process.stderr if "ERROR" in line)
+        assert is_ready(f"http://127.0.0.1:{port}")
+        process.terminate()
+        process.stderr.read()
+
+    assert process.returncode == 0
+
+
 def run(*arguments):
     return subprocess.run(
         [*REDSERVE, "serve", *arguments, "--port", "0", "--workers", "2"], capture_output=True, text=True, timeout=60

@@ -154,7 +154,10 @@ class _Supervisor:
         is_complete = len(self._workers) == self._settings.workers
         if not self._is_announced and is_complete and all(worker.ready_since_s for worker in self._workers):
             self._is_announced = True
-            print(self._banner, flush=True)
+            try:
+                print(self._banner, flush=True)
+            except Exception:  # nobody reads it; that is no reason not to serve
+                logger.exception("the server is ready, but cannot say so")
 
     async def _answer(self, worker: WorkerProcess, number: int) -> None:
         """Tell one worker what all of them have to say."""
