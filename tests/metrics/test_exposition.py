@@ -10,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from redserve.errors import ModelNotReady
 from redserve.metrics import BatchMetrics, ModelMetrics, REDMetrics, exposition, metrics_app
 from redserve.metrics.exposition import takes_gzip, wants_openmetrics
 from redserve.metrics.families import family_sets
@@ -27,7 +28,7 @@ PROMETHEUS_3 = (
 )
 
 
-async def scrape(registry, *, method="GET", query="", **headers):
+async def scrape(registry, *, method="GET", query="", copy_all=None, **headers):
     sent = []
 
     async def receive():
@@ -43,7 +44,7 @@ async def scrape(registry, *, method="GET", query="", **headers):
         "query_string": query.encode(),
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
     }
-    await metrics_app(registry)(scope, receive, send)
+    await metrics_app(registry, copy_all=copy_all)(scope, receive, send)
     start, body = sent
     return start["status"], {key.decode(): value.decode() for key, value in start["headers"]}, body["body"]
 
@@ -170,6 +171,16 @@ async def test_a_failing_collector_of_the_users_is_a_500_that_says_so(registry, 
     assert headers["content-type"] == "text/plain; charset=utf-8"
     assert b"ZeroDivisionError" in body
     assert "a scrape failed" in caplog.text
+
+
+async def test_numbers_of_other_processes_that_are_not_had_are_a_503_with_the_reason(registry, caplog):
+    async def copy_all(sets):
+        raise ModelNotReady("the supervisor does not answer")
+
+    status, _, body = await scrape(registry, copy_all=copy_all)
+
+    assert (status, body) == (503, b"the supervisor does not answer\n")
+    assert not caplog.records
 
 
 async def test_collecting_and_rendering_are_not_done_on_the_event_loop(registry, monkeypatch):

@@ -3,7 +3,7 @@
 request ─> negotiate: text 0.0.4 or OpenMetrics 1.0, gzip or not
         ─> copy every cell of ours in one step                          on the event loop: the numbers agree
         ─> collect the user's registry ─> render ours ─> compress       in a thread
-        ─> 200, or 500 when one of the user's collectors fails
+        ─> 200, or 500 when one of the user's collectors fails, or 503 when the numbers of several processes are not had
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import generate_latest as generate_text
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from redserve.errors import RedserveError
 from redserve.metrics.families import Exposure, FamilySet, SetCopy, exposing, family_sets
 from redserve.metrics.rendering import render
 
@@ -52,8 +53,8 @@ def metrics_app(registry: CollectorRegistry | None = None, *, copy_all: CopyAll 
 
     Args:
         registry: What is exposed; `None` is prometheus_client's default registry.
-        copy_all: Where one of several processes answers for all of them: gives their numbers. By default a scrape
-            copies the cells of this one.
+        copy_all: Where one of several processes answers for all of them: gives their numbers, or raises a
+            `RedserveError`, which is the answer then. By default a scrape copies the cells of this one.
     """
     return _MetricsApp(REGISTRY if registry is None else registry, copy_all or _copy_all)
 
@@ -103,6 +104,8 @@ async def _scrape(registry: CollectorRegistry, copy_all: CopyAll, threads: Execu
         copies = await copy_all(family_sets(registry))
         work = partial(_body, registry, copies, names, is_openmetrics=is_openmetrics, is_gzip=is_gzip)
         body = await asyncio.get_running_loop().run_in_executor(threads, work)
+    except RedserveError as error:
+        return _plain(error.status, f"{error}\n")
     except Exception as error:
         logger.exception("a scrape failed")
         kind = type(error).__name__
