@@ -1,6 +1,9 @@
 import pickle
+from random import Random
 
-from redserve.server.account import Account, left_by, total
+import pytest
+
+from redserve.server.account import Account, Places, left_by, total
 from redserve.server.statistics import ModelStatistics
 
 
@@ -47,3 +50,16 @@ def test_what_is_not_ready_in_one_process_is_not_ready_at_all_until_that_one_is_
 
     assert total([one, other]).not_ready == {"m": "loading", "n": "failed"}
     assert total([left_by(one), other]).not_ready == {"n": "failed"}
+
+
+@pytest.mark.parametrize("died", range(3))
+def test_no_sum_changes_in_any_digit_when_a_worker_dies(died):
+    random = Random(died)
+    for _ in range(100):
+        running = {place: Account({"seconds": ("count", {(): ([random.random()], {})})}) for place in range(3)}
+        places = Places(3)
+        before = places.total(running).numbers
+        places.left(died, running.pop(died))
+        assert places.total(running).numbers == before
+        running[died] = Account()
+        assert places.total(running).numbers == before

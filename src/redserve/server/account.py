@@ -33,6 +33,26 @@ def total(accounts: Iterable[Account]) -> Account:
     return Account(merged(account.numbers for account in all_), statistics, not_ready)
 
 
+class Places:
+    """What the workers of each place have counted, those before the present one included.
+
+    The order in which numbers are added stays the same when a worker dies: in another one, a sum of seconds may come
+    out lower in its last digit, which Prometheus takes for a restart from zero.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._departed = [Account()] * count
+
+    def left(self, place: int, last: Account) -> None:
+        """A worker is gone that gave this account of itself last."""
+        self._departed[place] = total([self._departed[place], left_by(last)])
+
+    def total(self, running: Mapping[int, Account]) -> Account:
+        """One account of all, those that are gone and those that run."""
+        each = enumerate(self._departed)
+        return total(total([departed, running.get(place, Account())]) for place, departed in each)
+
+
 def left_by(account: Account) -> Account:
     """What stays of a process that is gone."""
     return Account(departed(account.numbers), account.statistics)

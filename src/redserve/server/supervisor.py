@@ -20,7 +20,7 @@ from typing import Any
 from redserve.engine.onnx_options import usable_cpus
 from redserve.metrics.workers import ProcessUse, worker_numbers
 from redserve.server.acceptor import Acceptor, listen
-from redserve.server.account import Account, left_by, total
+from redserve.server.account import Account, Places, total
 from redserve.server.logs import configure_logging
 from redserve.server.restarts import Restarts
 from redserve.server.settings import Settings
@@ -69,7 +69,7 @@ class _Supervisor:
         self._address = (host, port)
         self._program = program
         self._workers: list[WorkerProcess] = []
-        self._departed = Account()
+        self._places = Places(settings.workers)
         self._restarts = Restarts()
         self._replaced = 0
         self._use = ProcessUse()
@@ -85,8 +85,8 @@ class _Supervisor:
         for number in SIGNALS:
             loop.add_signal_handler(number, self._signalled)
         self._acceptor = Acceptor(self._listening)
-        for _ in range(self._settings.workers):
-            await self._start()
+        for place in range(self._settings.workers):
+            await self._start(place)
         await self._ended.wait()
         for worker in self._workers:
             worker.kill()
@@ -95,8 +95,8 @@ class _Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return self._exit_status
 
-    async def _start(self, *, is_replacement: bool = False) -> None:
-        worker = await WorkerProcess.start(self._program, self._settings, self._address)
+    async def _start(self, place: int, *, is_replacement: bool = False) -> None:
+        worker = await WorkerProcess.start(self._program, self._settings, self._address, place=place)
         worker.is_replacement = is_replacement
         self._workers.append(worker)
         self._run(self._follow(worker))
@@ -125,7 +125,7 @@ class _Supervisor:
         self._acceptor.remove(worker)
         status = await worker.ended()
         self._workers.remove(worker)
-        self._departed = total([self._departed, left_by(worker.account or Account())])
+        self._places.left(worker.place, worker.account or Account())
         if self._is_draining:
             self._exit_status = max(self._exit_status, int(worker.has_begun and status != 0))
             if not self._workers:
@@ -147,7 +147,7 @@ class _Supervisor:
         await asyncio.sleep(delay_s)
         if not self._is_draining:
             self._replaced += 1
-            await self._start(is_replacement=True)
+            await self._start(worker.place, is_replacement=True)
 
     def _announce(self) -> None:
         """Once, when all are ready for the first time."""
@@ -174,8 +174,8 @@ class _Supervisor:
         wanted = self._settings.workers
         not_ready = {} if ready == wanted else {"workers": f"{ready} of {wanted} are ready"}
         supervisor = Account(numbers | self._use.read([each.pid for each in running]), {}, not_ready)
-        known = [each.account for each in running if each.account is not None]
-        return total([self._departed, *known, supervisor])
+        known = {each.place: each.account for each in running if each.account is not None}
+        return total([self._places.total(known), supervisor])
 
     def _signalled(self) -> None:
         if not self._is_draining:

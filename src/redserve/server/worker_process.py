@@ -43,6 +43,7 @@ class WorkerProcess:
     """A worker.
 
     Attributes:
+        place: Which of the workers it is; the one that comes after it has the same.
         connections: Over which it takes connections.
         account: The latest that it gave of itself; `None` until the first.
         has_begun: Whether it serves, be it that its models still load.
@@ -51,7 +52,10 @@ class WorkerProcess:
         is_silent: Whether it did not answer when it was asked last.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, connections: socket.socket) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], channel: Channel, connections: socket.socket, *, place: int
+    ) -> None:
+        self.place = place
         self.connections = connections
         self.account: Account | None = None
         self.has_begun = False
@@ -64,7 +68,7 @@ class WorkerProcess:
         self._asked: dict[int, asyncio.Future[None]] = {}
 
     @classmethod
-    async def start(cls, program: Sequence[str], settings: Settings, address: tuple[str, int]) -> Self:
+    async def start(cls, program: Sequence[str], settings: Settings, address: tuple[str, int], *, place: int) -> Self:
         """Start a process; blocks for the milliseconds that the system takes for that."""
         control, its_control = socket.socketpair()
         connections, its_connections = socket.socketpair()
@@ -72,7 +76,7 @@ class WorkerProcess:
         with its_control, its_connections:
             process = _spawn(program, assignment)
         connections.setblocking(False)
-        return cls(process, await Channel.over(control), connections)
+        return cls(process, await Channel.over(control), connections, place=place)
 
     @property
     def pid(self) -> int:
