@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 
 import pytest
@@ -122,6 +123,24 @@ def test_whoever_has_connected_when_it_closes_is_handed_over_and_nobody_after(ne
             return len(taken)
 
     assert asyncio.run(main()) == 5
+
+
+def test_the_last_look_at_the_backlog_needs_no_file_descriptor_for_each_connection(new_worker):
+    async def main():
+        listening, worker = listen("127.0.0.1", 0), new_worker()
+        acceptor = Acceptor(listening)
+        acceptor.add(worker)
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(32)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (clients[-1].fileno() + 8, hard))
+        try:
+            acceptor.stop()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with closing(*clients, *(taken := worker.taken())):
+            return len(taken)
+
+    assert asyncio.run(main()) == 32
 
 
 def test_a_worker_that_has_no_room_loses_nothing_also_at_the_end(new_worker):

@@ -98,13 +98,14 @@ class Acceptor:
             for _ in range(most):
                 connection, _ = self._listening.accept()
                 self._waiting.append(connection)
+                self._place()
         except (BlockingIOError, ConnectionAbortedError):  # who has left again
             pass
         except OSError as error:
             logger.warning("no connection can be accepted for now", extra={"reason": error.strerror})
             self._is_paused = True
             self._loop.call_later(_PAUSE_S, self._resume)
-        self._place()
+            self._place()
 
     def _resume(self) -> None:
         self._is_paused = False
