@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -285,6 +286,26 @@ def test_workers_that_die_over_and_over_end_the_server_with_a_reason(tmp_path):
     assert "redserve: 6 workers died one after the other, the last by SIGKILL: giving up\n" in served.errors
     assert "Traceback" not in served.errors
     assert not any(map(is_running, {*known, keeps}))
+
+
+def test_a_worker_that_cannot_be_started_for_now_ends_none_of_the_others(tmp_path):
+    with Served(str(row_encoding(tmp_path)), "--workers", "2") as served:
+        pid = served.process.pid
+        victim, survivor = pids_of(served)
+        usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        taken = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (taken, usual[1]))
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: "ended=at its start: Too many open files" in served.errors)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        until(lambda: is_ready(served.url))
+        assert survivor in pids_of(served)
+        assert numbers_of(httpx2.get(f"{served.url}/metrics").text)["inference_worker_restarts_total"] == 1
+        served.signal()
+        status = served.wait()
+
+    assert status == 0, served.errors
+    assert "Traceback" not in served.errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to end"])

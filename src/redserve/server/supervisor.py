@@ -86,7 +86,8 @@ class _Supervisor:
             loop.add_signal_handler(number, self._signalled)
         self._acceptor = Acceptor(self._listening)
         for place in range(self._settings.workers):
-            await self._start(place)
+            if not self._is_draining:
+                await self._start(place)
         await self._ended.wait()
         for worker in self._workers:
             worker.kill()
@@ -96,8 +97,16 @@ class _Supervisor:
         return self._exit_status
 
     async def _start(self, place: int, *, is_replacement: bool = False) -> None:
-        worker = await WorkerProcess.start(self._program, self._settings, self._address, place=place)
+        try:
+            worker = await WorkerProcess.start(self._program, self._settings, self._address, place=place)
+        except OSError as error:  # no process, memory or file descriptor is left
+            if is_replacement:
+                await self._replace(place, f"at its start: {error.strerror}")
+            else:
+                self._give_up(f"a worker cannot be started: {error.strerror}")
+            return
         worker.is_replacement = is_replacement
+        self._replaced += is_replacement
         self._workers.append(worker)
         self._run(self._follow(worker))
         if self._is_draining:
@@ -134,20 +143,19 @@ class _Supervisor:
             lines, status = failure or ([f"a worker ended {how_it_ended(status)} before all were ready"], 1)
             self._give_up(*lines, status=status)
         else:
-            await self._replace(worker, how_it_ended(status), [] if failure is None else failure[0])
+            for line in [] if failure is None else failure[0]:
+                logger.error(line)
+            await self._replace(worker.place, how_it_ended(status), pid=worker.pid, ready_s=worker.ready_s)
 
-    async def _replace(self, worker: WorkerProcess, ended: str, lines: Sequence[str]) -> None:
-        for line in lines:
-            logger.error(line)
-        delay_s = self._restarts.died(ready_s=worker.ready_s)
-        logger.error("a worker died", extra={"pid": worker.pid, "ended": ended, "next_in_s": delay_s})
+    async def _replace(self, place: int, ended: str, *, pid: int | None = None, ready_s: float = 0.0) -> None:
+        delay_s = self._restarts.died(ready_s=ready_s)
+        logger.error("a worker died", extra={"pid": pid, "ended": ended, "next_in_s": delay_s})
         if delay_s is None:
             self._give_up(f"{self._restarts.in_a_row} workers died one after the other, the last {ended}: giving up")
             return
         await asyncio.sleep(delay_s)
         if not self._is_draining:
-            self._replaced += 1
-            await self._start(worker.place, is_replacement=True)
+            await self._start(place, is_replacement=True)
 
     def _announce(self) -> None:
         """Once, when all are ready for the first time."""
