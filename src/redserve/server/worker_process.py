@@ -115,7 +115,8 @@ class WorkerProcess:
         answered = self._asked[number] = asyncio.get_running_loop().create_future()
         self._channel.send("account", number)
         done, _ = await asyncio.wait([answered], timeout=limit_s)
-        self.is_silent = not done
+        if not done:
+            self.is_silent = True
 
     def let_finish(self) -> None:
         """No more connections: it answers what it has, and ends."""
