@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import resource
 import socket
 
@@ -158,6 +159,32 @@ def test_a_worker_that_has_no_room_loses_nothing_also_at_the_end(new_worker):
             return len(taken)
 
     assert asyncio.run(main()) == 64
+
+
+def test_too_many_descriptors_on_their_way_are_no_reason_to_spin(new_worker, monkeypatch):
+    async def main():
+        listening, worker = listen("127.0.0.1", 0), new_worker()
+        acceptor, tried, send = Acceptor(listening), [], socket.send_fds
+
+        def refused(*arguments):
+            tried.append(arguments)
+            raise OSError(errno.ETOOMANYREFS, "too many references")
+
+        monkeypatch.setattr(socket, "send_fds", refused)
+        acceptor.add(worker)
+        with closing(*await connect(listening, 1)):
+            await until(lambda: tried)
+            for _ in range(1_000):
+                await asyncio.sleep(0)
+            assert len(tried) < 500
+            monkeypatch.setattr(socket, "send_fds", send)
+            taken = []
+            await until(lambda: taken or taken.extend(worker.taken()))
+        await acceptor.close(within_s=LIMIT_S)
+        with closing(*taken):
+            return len(taken)
+
+    assert asyncio.run(main()) == 1
 
 
 def test_a_worker_that_is_removed_takes_no_more(new_worker):

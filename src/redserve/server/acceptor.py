@@ -17,7 +17,12 @@ from typing import Protocol
 BACKLOG = 2_048
 
 _ACCEPTS_A_TURN = 16  # of the loop, which has signals and scrapes to attend to
-_PAUSE_S = 1.0
+_FULL_S = 0.01
+"""Between two looks whether a worker has room again: it may have none though its socket can be written, since the
+system also limits how many descriptors of one user are on their way."""
+
+_EXHAUSTED_S = 1.0
+"""Until the system may have a descriptor again."""
 
 logger = logging.getLogger("redserve.server")
 
@@ -72,7 +77,6 @@ class Acceptor:
         """Hand it no more, before it is closed; one that takes none is no mistake."""
         if taker in self._takers:
             self._takers.remove(taker)
-            self._loop.remove_writer(taker.connections)
             self._place()
 
     def stop(self) -> None:
@@ -103,9 +107,13 @@ class Acceptor:
             pass
         except OSError as error:
             logger.warning("no connection can be accepted for now", extra={"reason": error.strerror})
-            self._is_paused = True
-            self._loop.call_later(_PAUSE_S, self._resume)
+            self._pause(_EXHAUSTED_S)
             self._place()
+
+    def _pause(self, pause_s: float) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self._loop.call_later(pause_s, self._resume)
 
     def _resume(self) -> None:
         self._is_paused = False
@@ -118,8 +126,8 @@ class Acceptor:
         if self._waiting:
             self._none_waits.clear()
             self._stop_accepting()
-            for taker in self._takers:
-                self._loop.add_writer(taker.connections, self._has_room)
+            if self._takers:
+                self._pause(_FULL_S)
             return
         self._none_waits.set()
         if not self._takers or self._is_paused:
@@ -127,11 +135,6 @@ class Acceptor:
         elif not self._is_accepting and self._listening.fileno() >= 0:
             self._is_accepting = True
             self._loop.add_reader(self._listening, self._accept)
-
-    def _has_room(self) -> None:
-        for taker in self._takers:
-            self._loop.remove_writer(taker.connections)
-        self._place()
 
     def _hand_over(self, connection: socket.socket) -> bool:
         for _ in range(len(self._takers)):
