@@ -15,7 +15,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from redserve.server import Settings, create_app
-from redserve.server.reply import Reply
+from redserve.server.reply import Reply, lines_of
 from redserve.server.runner import Server
 
 PREDICTIONS = [[0.0, 0.0, 0.0]]
@@ -44,7 +44,7 @@ def main() -> None:
         return
     settings = Settings(port=port)
     app = create_app(settings, registry=CollectorRegistry())
-    reply = Reply(200, [*HEADERS, TIMING], BODY, "digits")
+    reply = Reply(200, lines_of([*HEADERS, TIMING]), BODY, "digits")
     app.state.redserve.service.infer = lambda target, headers, body, answer, *, arrived_s: answer(reply)
     sys.stdout.flush()
     os._exit(Server(app, settings).run() or 0)
