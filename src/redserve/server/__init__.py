@@ -11,10 +11,10 @@ of what the door does, and rows that wait less than that are about to run anyway
 
 Decision: several workers are fresh processes, each a whole server with its own models, under one supervisor that loads
 nothing (`supervisor.py`). It accepts the connections and hands them over in turn. Two workers that accept on one shared
-socket had 3 or all of 4 connections on one of them in 37 trials of 40, and a median of 55 of 64; with SO_REUSEPORT
-each, in 27 of 40, and 34 of 64, 41 at worst. In turn it is 2 and 32, always, and at the end one owner of one backlog
+socket had 3 or all of 4 connections on one of them in 38 trials of 40, and a median of 64 of 64; with SO_REUSEPORT
+each, in 24 of 40, and 35 of 64, 43 at worst. In turn it is 2 and 32, always, and at the end one owner of one backlog
 leaves nobody in a queue that nobody reads. The price is a hop a connection, not a request. On two cores, which wrk
-shares, 64 connections get 55,400 small answers/s from two workers and 41,800 from one: all cores are busy then.
+shares, 64 connections get 65,900 small answers/s from two workers and 53,300 from one: all cores are busy then.
 (`benchmarks/results/several_workers.json`)
 
 Decision: a scrape asks every worker, by way of the supervisor, for a snapshot that it takes in one step of its loop,
