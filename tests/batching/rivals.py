@@ -8,7 +8,8 @@ from typing import Any
 
 from batching.overload import Plan, Workload
 from redserve.batching import BatchPolicy
-from redserve.batching.batch_queue import Batch, BatchQueue
+from redserve.batching.batch import Batch
+from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.errors import PredictedLate
 

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from redserve.batching.admission import Admission
+from redserve.batching.batch import Batch
 from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run
-from redserve.batching.waiting import Batch, Waiting
+from redserve.batching.waiting import Waiting
 from redserve.errors import PredictedLate, QueueFull
 
 TEN_MS = {1: 0.010, 4: 0.010}

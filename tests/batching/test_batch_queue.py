@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redserve.batching.batch_queue import Batch, BatchQueue, Waiting
+from redserve.batching.batch import Batch
+from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.batching.policy import BatchPolicy
+from redserve.batching.waiting import Waiting
 from redserve.errors import QueueFull
 
 

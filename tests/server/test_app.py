@@ -361,12 +361,11 @@ async def test_the_access_log_is_off_unless_asked_for(engine, registry, caplog):
 async def test_no_request_waits_for_the_codecs_of_its_model(app, monkeypatch):
     made = []
 
-    class Counted(PredictJson):
-        def __init__(self, *args, **rest):
-            made.append(1)
-            super().__init__(*args, **rest)
+    def counted(*args, **rest):
+        made.append(1)
+        return PredictJson(*args, **rest)
 
-    monkeypatch.setattr("redserve.server.endpoint.PredictJson", Counted)
+    monkeypatch.setattr("redserve.server.endpoint.PredictJson", counted)
     async with client_of(app) as client:
         assert made == [1]
 

@@ -10,11 +10,12 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from redserve.batching.batch import Batch
 from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
-from redserve.batching.waiting import Batch, Waiting
+from redserve.batching.waiting import Waiting
 from redserve.errors import PredictedLate, QueueFull
 
 W = TypeVar("W", bound=Waiting)

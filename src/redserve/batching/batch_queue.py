@@ -13,10 +13,11 @@ from collections.abc import Collection, Hashable
 from itertools import islice
 from typing import Generic
 
+from redserve.batching.batch import Batch
 from redserve.batching.cost import CostModel
 from redserve.batching.line import Line
 from redserve.batching.policy import BatchPolicy
-from redserve.batching.waiting import Batch, W, Waiting
+from redserve.batching.waiting import W, Waiting
 from redserve.batching.window import choose_window, cut_to_size
 from redserve.errors import QueueFull
 

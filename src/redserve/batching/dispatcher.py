@@ -15,12 +15,13 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from redserve.batching.admission import Admission
+from redserve.batching.batch import Batch
 from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.batching.linger import LingerGate
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
-from redserve.batching.waiting import Batch, Waiting
+from redserve.batching.waiting import Waiting
 
 W = TypeVar("W", bound=Waiting)
 

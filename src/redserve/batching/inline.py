@@ -132,15 +132,15 @@ class _Guard:
         self._calls = 0
         self._began_s: float | None = None
         self._interrupted = -1
-        self._thread: threading.Thread | None = None
+        self._looker: threading.Thread | None = None
 
     def begin(self) -> None:
         """A call begins."""
         self._calls += 1
         self._began_s = time.monotonic()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._look, name="redserve-guard", daemon=True)
-            self._thread.start()
+        if self._looker is None:
+            self._looker = threading.Thread(target=self._look, name="redserve-guard", daemon=True)
+            self._looker.start()
 
     def end(self) -> bool:
         """The call has ended. Returns whether it was interrupted."""
@@ -156,4 +156,4 @@ class _Guard:
                 self._interrupted = calls
                 self._interrupt()
             time.sleep(_HANG_S)
-        self._thread = None
+        self._looker = None

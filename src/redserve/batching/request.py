@@ -7,7 +7,6 @@ submit ──> Parts ──> Request, Request, ... ──> join ──> answer(A
 import asyncio
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from redserve.batching.waiting import PATIENCE_S, Waiting
@@ -17,7 +16,6 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
 class Answer(Generic[R]):
     """How a request ended.
 
@@ -29,11 +27,16 @@ class Answer(Generic[R]):
         batch_rows: Rows that ran together with it, its own included; 0 when it never ran.
     """
 
-    result: R | None
-    error: RedserveError | None
-    queue_s: float
-    compute_s: float
-    batch_rows: int
+    __slots__ = ("batch_rows", "compute_s", "error", "queue_s", "result")
+
+    def __init__(
+        self, result: R | None, error: RedserveError | None, queue_s: float, compute_s: float, batch_rows: int
+    ) -> None:
+        self.result = result
+        self.error = error
+        self.queue_s = queue_s
+        self.compute_s = compute_s
+        self.batch_rows = batch_rows
 
 
 class Ticket(Protocol):

@@ -6,9 +6,10 @@ call_begins ──> call_ended ──> (where it failed, again with parts of the
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+from redserve.batching.batch import Batch
 from redserve.batching.observer import BatchReport
 from redserve.batching.sizes import padded
-from redserve.batching.waiting import Batch, Waiting
+from redserve.batching.waiting import Waiting
 
 W = TypeVar("W", bound=Waiting)
 

@@ -1,9 +1,8 @@
-"""What waits, and what runs together."""
+"""What waits."""
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 PATIENCE_S = 1.0
 """A request without a deadline takes its turn as if it were due so long after its arrival, though it never expires.
@@ -43,19 +42,3 @@ class Waiting:
 
 
 W = TypeVar("W", bound=Waiting)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[W]):
-    """What runs together, first come first.
-
-    Attributes:
-        requests: At least one, all of one group.
-        rows: Of all of them.
-        why: `full` (no room for the next row), `delay` (the oldest has waited long enough), `linger` (an engine had
-            waited for it after its last batch) or `idle` (an engine was free).
-    """
-
-    requests: list[W]
-    rows: int
-    why: str

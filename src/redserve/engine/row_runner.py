@@ -17,7 +17,7 @@ import numpy as np
 
 from redserve.engine.base import Engine
 from redserve.engine.lengths import Lengths
-from redserve.engine.outputs import check_outputs
+from redserve.engine.outputs import checked_run
 from redserve.engine.tensors import Array, Tensors, group_of, join_rows
 from redserve.errors import ModelError
 
@@ -61,7 +61,7 @@ class RowRunner:
         self._capacity_rows = -(-max_batch_size // step) * step
         self._max_groups = max_groups
         self._kept: dict[Hashable, dict[str, Array]] = {}  # buffers that no call is using
-        self._thread_id: int | None = None
+        self._thread_id = 0  # of the call that runs; 0: none
         self._interrupted_thread_ids: set[int] = set()
 
     def __call__(self, requests: Sequence[Tensors]) -> list[list[Array] | Exception]:
@@ -83,12 +83,12 @@ class RowRunner:
             return self._run_together(requests)
         finally:
             if self._thread_id == thread_id:  # else this call was given up, and another thread runs now
-                self._thread_id = None
+                self._thread_id = 0
 
     def interrupt(self) -> None:
         """Make the batch in progress end soon, with an error; from any other thread."""
         thread_id = self._thread_id
-        if thread_id is not None:
+        if thread_id:
             self._interrupted_thread_ids.add(thread_id)
             self._engine.interrupt(thread_id)
 
@@ -163,4 +163,4 @@ class RowRunner:
     def _run(self, inputs: Tensors, *, rows: int | None) -> list[Array]:
         if threading.get_ident() in self._interrupted_thread_ids:
             raise ModelError("the run was interrupted")
-        return check_outputs(self._outputs, self._engine.run(inputs), rows=rows)
+        return checked_run(self._engine, inputs, self._outputs, rows=rows)

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -28,6 +28,9 @@ _MAX_EXEMPLAR_CHARACTERS = 128
 
 Across = Literal["count", "sum", "max", "min"]
 """How the numbers of several processes become one: `count` is a sum that outlives its process."""
+
+Number: TypeAlias = int | float
+"""A count stays whole: `float` alone would make `1.0` of it where this is compiled."""
 
 logger = logging.getLogger("redserve.metrics")
 
@@ -44,7 +47,7 @@ class Series:
 
     __slots__ = ("cell", "exemplars", "template", "values")
 
-    def __init__(self, values: tuple[str, ...], cell: list[float]) -> None:
+    def __init__(self, values: tuple[str, ...], cell: list[Number]) -> None:
         self.values = values
         self.cell = cell
         self.exemplars: dict[int, Exemplar] | None = None
@@ -66,7 +69,7 @@ class Series:
         self.exemplars[position] = Exemplar(clean, value, time.time())
 
 
-SeriesCopy = tuple[Series, list[float], Mapping[int, Exemplar]]
+SeriesCopy = tuple[Series, list[Number], Mapping[int, Exemplar]]
 """The series, its cell at the time of the copy, and its exemplars by position."""
 
 
@@ -120,7 +123,7 @@ class Family(ABC):
         """Time series that Prometheus stores for one `Series`."""
         return 1
 
-    def _new_cell(self) -> list[float]:
+    def _new_cell(self) -> list[Number]:
         return [0]
 
     @abstractmethod
@@ -156,9 +159,9 @@ class Gauge(Family):
     ) -> None:
         super().__init__(name, documentation, labels, unit=unit)
         self.across = across
-        self._readers: dict[Series, dict[object, Callable[[], float]]] = {}
+        self._readers: dict[Series, dict[object, Callable[[], Number]]] = {}
 
-    def watch(self, read: Callable[[], float], *values: str) -> Callable[[], None]:
+    def watch(self, read: Callable[[], Number], *values: str) -> Callable[[], None]:
         """Let this series be what `read()` returns at each scrape; several watches of one series are summed.
 
         Returns:
@@ -189,7 +192,7 @@ class Gauge(Family):
             family.add_metric(series.values, cell[0])
         return family
 
-    def _read(self, series: Series, kept: list[float]) -> list[float] | None:
+    def _read(self, series: Series, kept: list[Number]) -> list[Number] | None:
         readers = self._readers.get(series)
         if readers is None:
             return kept
@@ -247,11 +250,11 @@ class Histogram(Family):
             family.add_metric(series.values, buckets, cell[-1])
         return family
 
-    def _new_cell(self) -> list[float]:
+    def _new_cell(self) -> list[Number]:
         return [*[0] * len(self.le), 0.0]
 
 
-def number_text(value: float) -> str:
+def number_text(value: Number) -> str:
     """As Prometheus writes it: `+Inf`, `NaN`, `1e+06`; whole counts without a fraction."""
     return str(value) if value.__class__ is int else floatToGoString(value)  # type: ignore[no-untyped-call]
 

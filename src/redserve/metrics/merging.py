@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client.core import Exemplar
 
-from redserve.metrics.cells import Across, Series
+from redserve.metrics.cells import Across, Number, Series
 from redserve.metrics.families import FamilySet, SetCopy
 from redserve.metrics.labels import OTHER
 
-Row = tuple[list[float], Mapping[int, Exemplar]]
+Row = tuple[list[Number], Mapping[int, Exemplar]]
 Rows = dict[tuple[str, ...], Row]
 
 Snapshot = dict[str, tuple[Across, Rows]]

@@ -102,6 +102,14 @@ class FastDoor:
         return self._ok_lines if status == 200 else STATUS_LINE[status] + self._default_lines
 
 
+class _Nobody:
+    """Waits for messages: in the place of what uvicorn sets when a client leaves."""
+
+    @staticmethod
+    def set() -> None:
+        """Nothing."""
+
+
 class FastRequest:
     """One request, from the end of its headers to its answer; to the connection, what uvicorn calls a cycle.
 
@@ -110,6 +118,7 @@ class FastRequest:
         missing_bytes: Of its body.
         response_complete: Whether it was answered, or the client has left.
         more_body: Whether its body is still coming.
+        message_event: Set by the connection.
         disconnected: Set by the connection.
         body: Never looked at.
     """
@@ -130,17 +139,11 @@ class FastRequest:
         "body",
         "disconnected",
         "keep_alive",
+        "message_event",
         "missing_bytes",
         "more_body",
         "response_complete",
     )
-
-    class message_event:  # noqa: N801  # nobody waits for messages
-        """What uvicorn sets when a client leaves."""
-
-        @staticmethod
-        def set() -> None:
-            """Nothing."""
 
     def __init__(
         self,
@@ -166,6 +169,7 @@ class FastRequest:
         self._timer: asyncio.TimerHandle | None = None
         self._call: Call | None = None
         self.keep_alive = keep_alive
+        self.message_event = _Nobody
         self.response_complete = self.disconnected = False
         self.more_body = True
         door.red.received("POST")

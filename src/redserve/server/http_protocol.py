@@ -93,6 +93,9 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         app_state: uvicorn's.
     """
 
+    cycle: Any  # the request that came last: uvicorn's or a `FastRequest`
+    headers: Any  # of that request: pairs, the names in small letters
+
     def __init__(
         self,
         config: Config,
@@ -205,7 +208,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self._discarded_bytes = 0
         fast = FastRequest(door, target, self, url=head.url, headers=head.headers, length=head.length, keep_alive=True)
         self._fast = fast
-        self.cycle = fast  # type: ignore[assignment]
+        self.cycle = fast
         fast.begin(head.lines)
         if missing_bytes:
             self._receiving = fast
@@ -333,7 +336,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             length=int(length),
             keep_alive=self.parser.should_keep_alive() and not self._is_shutting_down,
         )
-        self.cycle = fast  # type: ignore[assignment]
+        self.cycle = fast
         if repeated_head and fast.keep_alive:
             door.heads.remember(repeated_head, KnownHead(self.url, self.headers, headers, fast.missing_bytes))
         fast.begin(self.headers)
@@ -397,7 +400,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
                 if self._receiving is not None:
                     self._receiving.fail(error)
                 else:
-                    cycle.body = _BrokenBody(error)  # type: ignore[assignment]
+                    cycle.body = _BrokenBody(error)
                     cycle.message_event.set()
             return
         method = self.parser.get_method().decode() if self.url else OTHER
