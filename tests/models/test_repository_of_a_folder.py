@@ -2,6 +2,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from redserve.batching import Answer
 from redserve.engine.tensors import Array
 from redserve.errors import BadRequest, ClientError, ModelLoadError, ModelNotReady, ShuttingDown, UnknownModel
 from redserve.models import Folder, ModelOptions, ModelRepository, ModelState, Plan, Row, ServedModel
+from redserve.models.daemon import in_daemon_thread
 from redserve.models.repository import Mode
 
 
@@ -129,15 +131,13 @@ async def test_while_the_new_version_loads_the_old_one_serves(tmp_path, monkeypa
     followed = await follow(tmp_path)
     repository = followed.repository
     gate, began = asyncio.Event(), asyncio.Event()
-    load_model = ServedModel.load
 
-    async def load_at_the_gate(model: ServedModel) -> None:
-        model.has_begun = True
+    async def in_thread_at_the_gate(function: Callable[[], Any], *, name: str) -> Any:
         began.set()
         await gate.wait()
-        await load_model(model)
+        return await in_daemon_thread(function, name=name)
 
-    monkeypatch.setattr(ServedModel, "load", load_at_the_gate)
+    monkeypatch.setattr("redserve.models.served_model.in_daemon_thread", in_thread_at_the_gate)
     put(tmp_path, "cat", "2", "2")
     looking = asyncio.create_task(followed.look())
     await began.wait()

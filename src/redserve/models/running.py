@@ -122,14 +122,19 @@ class RunningModels:
     async def settle(self, names: Iterable[str]) -> None:
         """Load what is to be loaded, and take over as it becomes ready."""
         for name in names:
-            while not self.is_draining:
-                async with self._loading:
-                    versions = self._versions.get(name)
-                    held = self._step(versions) if versions is not None else None
-                    if versions is None or held is None:
-                        break
-                    await held.model.load()
-                    self._step(versions)  # in the turn of the loop in which it became ready
+            while not self.is_draining and await self._load_next(name):
+                pass
+
+    async def _load_next(self, name: str) -> bool:
+        """Load what is next to be loaded of this model; returns whether there was anything."""
+        async with self._loading:
+            versions = self._versions.get(name)
+            held = self._step(versions) if versions is not None else None
+            if versions is None or held is None:
+                return False
+            await held.model.load()
+            self._step(versions)  # in the turn of the loop in which it became ready
+            return True
 
     async def drain(self, *, grace_s: float | None = None) -> None:
         """Drain all, side by side."""

@@ -42,7 +42,6 @@ Form: TypeAlias = Literal["values", "objects", "columns"] | Asked
 """Rows that are values, rows that are objects of named inputs, named columns, or outputs of one's choice."""
 
 
-@dataclass(slots=True)
 class InferRequest:
     """One request, decoded.
 
@@ -53,13 +52,15 @@ class InferRequest:
         is_checked: Whether reading it has made sure of all that `check_tensors` looks at; of one input, with rows.
     """
 
-    tensors: Tensors
-    form: Form
-    timeout_s: float | None = None
-    is_checked: bool = False
+    __slots__ = ("form", "is_checked", "tensors", "timeout_s")
+
+    def __init__(self, tensors: Tensors, form: Form, timeout_s: float | None = None, is_checked: bool = False) -> None:
+        self.tensors = tensors
+        self.form = form
+        self.timeout_s = timeout_s
+        self.is_checked = is_checked
 
 
-@dataclass(slots=True)
 class Encoded:
     """An answer on its way.
 
@@ -69,9 +70,17 @@ class Encoded:
         headers: That the format adds, names in lower case; without content type and length.
     """
 
-    body: bytes
-    content_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    __slots__ = ("body", "content_type", "headers")
+
+    def __init__(
+        self,
+        body: bytes,
+        content_type: bytes = b"application/json",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
 
 
 class Codec(Protocol):

@@ -60,10 +60,10 @@ class PredictJson:
             BadRequest: Not JSON, not this form, not these element types, ragged, or out of range; says where.
         """
         message = _parse(self._decoder if len(body) <= LARGE_BYTES else self._large_decoder, body, "body")
-        if message.inputs is not msgspec.UNSET:
-            if message.instances is not msgspec.UNSET:
+        instances, columns = message.instances, message.inputs
+        if columns is not msgspec.UNSET:
+            if instances is not msgspec.UNSET:
                 raise BadRequest("send either 'instances' or 'inputs', not both", where="$")
-            columns = message.inputs
             return InferRequest(
                 {
                     spec.name: to_array(getattr(columns, field), spec, f"$.inputs.{spec.name}")
@@ -71,21 +71,21 @@ class PredictJson:
                 },
                 form="columns",
             )
-        if message.instances is msgspec.UNSET:
+        if instances is msgspec.UNSET:
             raise BadRequest("send {'instances': [row, ...]} or {'inputs': {name: [...]}}", where="$")
         if not self._row_wise:
             raise self._has_no_rows()
         if self._pack_row is not None:
             try:
-                packed = b"".join([self._pack_row(*row) for row in message.instances])
+                packed = b"".join([self._pack_row(*row) for row in instances])
             except (struct.error, OverflowError, TypeError):
                 pass  # rows of other lengths, numbers out of range, objects: what is wrong is found below
             else:
                 if packed:
                     spec = self._inputs[0]
-                    rows = np.frombuffer(packed, spec.dtype).reshape(len(message.instances), -1)
+                    rows = np.frombuffer(packed, spec.dtype).reshape(len(instances), -1)
                     return InferRequest({spec.name: rows}, "values", is_checked=True)  # JSON has no NaN, no infinity
-        return self._request_of(message.instances)
+        return self._request_of(instances)
 
     def decode_lines(self, lines: Sequence[bytes]) -> InferRequest:
         """Read rows that come one a line (JSON Lines), each as it would stand in `instances`.
@@ -127,7 +127,7 @@ class PredictJson:
             body = _dump("outputs", _columns(self._output_names, outputs))
         else:
             body = _dump("predictions", _rows(self._output_names, outputs))
-        if b"null" in body:
+        if body.find(b"null") >= 0:  # which takes less time than `in`
             self._refuse_null(body, outputs)
         return Encoded(body)
 
@@ -266,8 +266,9 @@ def _to_json(output: Array) -> Any:
 
     ONNX Runtime's int64 arrays have numpy's `longlong` type, whose scalars orjson does not know.
     """
-    if is_bfloat16(output.dtype):
+    kind, axes = output.dtype.kind, output.ndim
+    if kind == "V" and is_bfloat16(output.dtype):
         output = output.astype(np.float32)
-    if output.dtype == object or (output.ndim < 2 and output.dtype.kind != "f"):
+    elif kind == "O" or (axes < 2 and kind != "f"):
         return output.tolist()
-    return np.ascontiguousarray(output) if output.ndim else output[()]
+    return np.ascontiguousarray(output) if axes else output[()]

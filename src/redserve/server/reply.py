@@ -6,7 +6,6 @@ below /v2   {"error": "text"}
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import orjson
 
@@ -19,7 +18,6 @@ MAX_MESSAGE_CHARACTERS = 1_000
 JSON = (b"content-type", b"application/json")
 
 
-@dataclass(slots=True)
 class Reply:
     """What the client gets.
 
@@ -31,11 +29,16 @@ class Reply:
         error: Why the request failed, or `None`.
     """
 
-    status: int
-    lines: bytes
-    body: bytes
-    model: str = ""
-    error: RedserveError | None = None
+    __slots__ = ("body", "error", "lines", "model", "status")
+
+    def __init__(
+        self, status: int, lines: bytes, body: bytes, model: str = "", error: RedserveError | None = None
+    ) -> None:
+        self.status = status
+        self.lines = lines
+        self.body = body
+        self.model = model
+        self.error = error
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
