@@ -11,7 +11,7 @@ middleware, the wire formats), and one room that wires them (the server):
     floor 0   errors
 
 A file imports its own room and lower floors; never sideways, never up. What this page exports needs prometheus_client
-alone.
+alone. The modules that every request passes may be compiled (`compiled.py`).
 """
 
 from redserve.batching import (

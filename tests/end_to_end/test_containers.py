@@ -62,14 +62,20 @@ def project():
 
 def test_it_copies_what_the_package_is_built_from(stage, project):
     packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    needed = ["pyproject.toml", project["project"]["readme"], *project["project"]["license-files"], *packages]
+    needed = [
+        "pyproject.toml",
+        "hatch_build.py",
+        project["project"]["readme"],
+        *project["project"]["license-files"],
+        *packages,
+    ]
 
     assert all((REPOSITORY / path).exists() for path in stage.copied)
     assert all(path.partition("/")[0] in stage.copied for path in needed)
 
 
 def test_it_installs_the_server_for_either_device(stage, project):
-    (install,) = [rest for name, rest in stage.instructions if name == "RUN"]
+    *_, install = [rest for name, rest in stage.instructions if name == "RUN"]
 
     assert install.endswith('pip install --no-cache-dir ".[server,${DEVICE}]"')
     assert stage.arguments["DEVICE"] == "cpu"

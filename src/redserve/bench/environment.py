@@ -5,6 +5,8 @@ import os
 import platform
 from pathlib import Path
 
+from redserve.compiled import IS_COMPILED
+
 _PACKAGES = ("redserve", "httptools", "uvloop", "hdrhistogram", "numpy")
 
 
@@ -14,6 +16,7 @@ def environment() -> dict[str, str]:
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "code": "compiled" if IS_COMPILED else "plain Python",
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
     }
 

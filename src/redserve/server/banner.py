@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from redserve.compiled import IS_COMPILED
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
 from redserve.engine.length_cost import PaddingCost
@@ -43,7 +44,8 @@ def banner(serving: Serving, host: str, port: int) -> str:
     if serving.settings.workers > 1:
         lines.append(f"  workers   {serving.settings.workers} processes, each with its own models and queues")
     lines += _access(keys, host)
-    lines += [f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
+    code = "compiled" if IS_COMPILED else "plain Python, which is slower: see the README on REDSERVE_COMPILE"
+    lines += [f"  code      {code}", f"  metrics   {base}/metrics", f"  docs      {base}/docs"]
     return "\n".join(lines)
 
 
