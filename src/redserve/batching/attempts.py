@@ -7,7 +7,6 @@ A thread and a task drive the same generator.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence, Set
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from redserve.batching.isolate import parts_to_run
@@ -35,7 +34,6 @@ Call: TypeAlias = tuple[Any, BaseException | None]
 """What a call of the function came to: what it returned, or what it raised."""
 
 
-@dataclass(frozen=True, slots=True)
 class Delivery(Generic[P, R]):
     """What follows from one call.
 
@@ -47,11 +45,21 @@ class Delivery(Generic[P, R]):
         ended_s: When the call returned.
     """
 
-    run: Run[Request[P, R]]
-    requests: Sequence[Request[P, R]]
-    outcomes: Sequence[R | RedserveError]
-    report: BatchReport
-    ended_s: float
+    __slots__ = ("ended_s", "outcomes", "report", "requests", "run")
+
+    def __init__(
+        self,
+        run: Run[Request[P, R]],
+        requests: Sequence[Request[P, R]],
+        outcomes: Sequence[R | RedserveError],
+        report: BatchReport,
+        ended_s: float,
+    ) -> None:
+        self.run = run
+        self.requests = requests
+        self.outcomes = outcomes
+        self.report = report
+        self.ended_s = ended_s
 
 
 def attempts(

@@ -4,7 +4,7 @@
                                                                      ├─ buckets ─> the batch sizes that run
                                                                      └─ length_probe ─> lengths ─ length_cost
     request   arrays ─ check_tensors ─> rows ─ group_of, of the lengths or of the shapes ─> (a queue)
-    batch     requests ─ RowRunner: gather, checked_run, cut ─> one list of views per request
+    batch     requests ─ RowRunner: gather, run, check_outputs, cut ─> one list of views per request
 
 `tensors.py`, `base.py` and `row_runner.py` need numpy and `ml_dtypes` alone, so that an engine of one's own needs
 nothing else. ONNX Runtime is imported when the first model is loaded. Times below are the smallest seen on two cores

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from redserve.engine.base import Engine
-from redserve.engine.tensors import Array, Tensors, TensorSpec, dtype_name
+from redserve.engine.tensors import Array, TensorSpec, dtype_name
 from redserve.errors import ModelError, WrongResultCount
 
 
@@ -42,14 +41,6 @@ def check_outputs(specs: Sequence[TensorSpec], outputs: Any, *, rows: int | None
         if spec.is_exact and not _fits(spec.shape, output.shape, skip=rows is not None):
             raise ModelError(f"output {spec} cannot have the shape {list(output.shape)}")
     return arrays
-
-
-def checked_run(engine: Engine, inputs: Tensors, specs: Sequence[TensorSpec], *, rows: int | None) -> list[Array]:
-    """What `engine` answers to `inputs`, checked as above.
-
-    Here since this module is not compiled: where it were, whatever is no list would be a `TypeError` and no more.
-    """
-    return check_outputs(specs, engine.run(inputs), rows=rows)
 
 
 def _fits(promised: Sequence[int | str | None], shape: Sequence[int], *, skip: bool) -> bool:
