@@ -8,8 +8,9 @@ test sends the same requests through both. What it saves is the scope, the task 
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -27,6 +28,8 @@ from redserve.server.logs import log_access
 from redserve.server.reply import Reply
 from redserve.server.service import InferenceService
 from redserve.server.targets import Aliases, Target
+
+Infer: TypeAlias = Callable[[Target, Mapping[bytes, bytes], Body, Callable[[Reply], None], float], Call | None]
 
 _MAX_REMEMBERED_PATHS = 1_000
 _ONE_WRITE_BYTES = 65_536  # a longer body is not copied behind its head
@@ -56,6 +59,7 @@ class FastDoor:
 
     Attributes:
         is_open: Whether it takes any request at all; closed, all go to ASGI.
+        infer: Answers, as `service.infer`.
         heads: That need not be parsed again.
     """
 
@@ -65,6 +69,7 @@ class FastDoor:
         self.is_open = True
         self.heads = KnownHeads()
         self.service = service
+        self.infer: Infer = service.infer
         self.red = red
         self.bodies = service.terms.bodies
         self.has_access_log = has_access_log
@@ -233,7 +238,7 @@ class FastRequest:
         if self._memory is not None or self._timer is not None:
             self._let_go()
         try:
-            call = self._door.service.infer(self._target, self._headers, body, self.answer, arrived_s=self._arrived_s)
+            call = self._door.infer(self._target, self._headers, body, self.answer, self._arrived_s)
             if not self.response_complete:
                 self._call = call
         except Exception:  # not of the client's making: whatever is, the service answers

@@ -38,7 +38,6 @@ class InferenceService:
         headers: Mapping[bytes, bytes],
         body: Body,
         answer: Callable[[Reply], None],
-        *,
         arrived_s: float,
     ) -> Call:
         """Begin a request; `answer` may be called before this returns, when it is refused.
