@@ -1,5 +1,6 @@
 """An ASGI app on a real uvicorn, in a thread of its own, on a free port of 127.0.0.1."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -10,6 +11,18 @@ from fetch import fetch
 
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 10.0
+
+
+class CheckingServer(uvicorn.Server):
+    """Looks at the connections that want to be looked at, as redserve's does."""
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        now_s = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if hasattr(connection, "check"):
+                connection.check(now_s)
+        return await super().on_tick(counter)
 
 
 class LiveApp:
@@ -26,7 +39,7 @@ class LiveApp:
             "access_log": False,
             "timeout_graceful_shutdown": 5,
         } | config
-        self._server = uvicorn.Server(uvicorn.Config(app, **settings))
+        self._server = CheckingServer(uvicorn.Config(app, **settings))
         self._thread = threading.Thread(target=self._serve, name="live app", daemon=True)
         self._failure: BaseException | None = None
         self._socket = socket.socket()

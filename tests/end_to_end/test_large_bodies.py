@@ -19,6 +19,7 @@ from test_shutdown import in_flight, until
 from test_shutdown_half_sent import answer_to, connect
 
 from redserve.server.direct_body import DirectBody
+from redserve.server.known_heads import MAX_KNOWN_BYTES
 
 ROWS = np.tile(np.array(ROW, np.float32), (1_000, 1)) * np.linspace(0, 1, 1_000, dtype=np.float32)[:, None]
 DATA = ROWS.tobytes()  # 256 kB
@@ -79,7 +80,8 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     kept = DirectBody.buffer_updated
 
     def buffer_updated(self: DirectBody, nbytes: int) -> None:
-        sizes.append(nbytes)
+        if self.request is not None:
+            sizes.append(nbytes)
         kept(self, nbytes)
 
     monkeypatch.setattr(DirectBody, "buffer_updated", buffer_updated)
@@ -134,6 +136,20 @@ def test_it_does_not_matter_where_the_pieces_are_cut(pair: Pair, direct: list[in
         assert in_two(pair, sent, first_bytes=cut) == whole
     for size_bytes in (997, 65_537, 130_000):
         assert exchange(port, *[sent[start : start + size_bytes] for start in range(0, len(sent), size_bytes)]) == whole
+    assert direct
+
+
+def test_one_large_body_may_follow_another_wherever_they_are_cut(pair: Pair, direct: list[int]):
+    one = v2(close=False)
+    sent = one + one + request(close=False) + one + request()
+    whole = pair.exchange(sent)
+    port, head_end = pair.ports["fast"], one.index(b"\r\n\r\n") + 4
+
+    assert statuses(whole) == [200] * 5
+    for behind in (0, len(one)):
+        for edge in (behind, behind + head_end, behind + head_end + len(HEAD), behind + MAX_KNOWN_BYTES):
+            for cut in range(max(edge - 3, 1), edge + 4):
+                assert exchange(port, sent[:cut], sent[cut:]) == whole
     assert direct
 
 

@@ -14,6 +14,7 @@ from test_both_doors import GOOD, KEY, LIMIT_S, ROW, Pair, request, same
 from test_large_bodies import DATA, statuses, v2
 
 from redserve.server.http_protocol import MAX_UNKNOWN_HEADS, HttpProtocol
+from redserve.server.known_heads import MAX_KNOWN_BYTES
 
 PLAIN = request(close=False)
 BARE_ROWS = request(body=DATA, content_type="application/octet-stream", close=False)
@@ -143,11 +144,12 @@ def test_a_known_head_within_a_header_of_the_next_request_is_part_of_that_header
 
 def test_a_large_body_behind_a_known_head_is_taken_whole(pair: Pair, parsed: list[None]):
     head_end = BARE_ROWS.index(b"\r\n\r\n") + 4
-    pieces = [(BARE_ROWS[:cut], BARE_ROWS[cut:]) for cut in (head_end, head_end + 1, 70_000, len(BARE_ROWS) - 1)]
+    cuts = (1, head_end - 1, head_end, head_end + 1, MAX_KNOWN_BYTES, 70_000, len(BARE_ROWS) - 1)
+    pieces = [(BARE_ROWS[:cut], BARE_ROWS[cut:]) for cut in cuts]
 
     answer = one_by_one(pair, BARE_ROWS, BARE_ROWS, BARE_ROWS, *pieces, PLAIN, BARE_ROWS, v2())
 
-    assert statuses(answer) == [200] * 10
+    assert statuses(answer) == [200] * 13
     assert len(parsed) < 10
 
 

@@ -79,6 +79,7 @@ def connect(registry, **settings):
 
 BODY = b" " * 200_000
 HEAD = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n"
+SMALL = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n[]"
 KEY = {"inference_keys": "a-key-for-inference"}
 
 
@@ -214,6 +215,19 @@ def test_headers_that_have_not_come_at_the_end_of_grace_are_counted_as_turned_aw
     assert connection.transport.written.count(b"HTTP/1.1 503 ") == 1
     assert b"\r\nretry-after: 1\r\n" in connection.transport.written
     assert counted(registry, "shutting_down") == ended(registry, "GET", "503", "rejected") == 1
+
+
+def test_the_protocol_changes_once_for_all_large_bodies_in_a_row(registry):
+    connection = connect(registry, **KEY)
+    receive(connection, HEAD + BODY)
+    direct = connection.transport.protocol
+    for _ in range(3):
+        receive(connection, HEAD + BODY)
+        assert connection.transport.protocol is direct
+    receive(connection, SMALL)
+
+    assert connection.transport.protocol is connection
+    assert connection.transport.written.count(b"HTTP/1.1 401 ") == 5
 
 
 @pytest.mark.parametrize("times_before", [0, 4])

@@ -6,6 +6,7 @@ strings   length (4 bytes, little endian), UTF-8, length, UTF-8, ...
 
 import math
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,6 +18,7 @@ from redserve.protocol.messages import Body
 
 _MOST_BYTES = 2**63 - 1
 _LENGTH = struct.Struct("<I")
+_OWN_ORDER = "<" if sys.byteorder == "little" else ">"
 
 
 def count_elements(spec: TensorSpec, shape: Sequence[int], *, where: str | None = None) -> int:
@@ -60,8 +62,9 @@ def view_numbers(
         return np.empty(shape, dtype)
     if dtype.kind == "b" and (np.frombuffer(body, np.uint8, count, start) > 1).any():
         raise BadRequest(f"input {spec.name!r} has a boolean that is neither 0 nor 1", where=where)
-    array = np.frombuffer(body, dtype.newbyteorder(byte_order), count, start)
-    return array.astype(dtype, copy=False).reshape(shape)
+    if byte_order == _OWN_ORDER:
+        return np.frombuffer(body, dtype, count, start).reshape(shape)
+    return np.frombuffer(body, dtype.newbyteorder(byte_order), count, start).astype(dtype).reshape(shape)
 
 
 def read_strings(

@@ -20,6 +20,7 @@ from redserve.protocol.messages import Asked, Body, Encoded, InferRequest
 from redserve.protocol.open_inference_answer import AnswerWriter
 from redserve.protocol.open_inference_head import check_parameters, parse_head
 from redserve.protocol.open_inference_input import InputReader
+from redserve.protocol.open_inference_known import MAX_KNOWN_BYTES, KnownHeads
 from redserve.protocol.structure import weigh_json, weigh_strings
 
 _NAMES_TOLD = 8
@@ -50,6 +51,7 @@ class OpenInference:
     ) -> None:
         self._specs = tuple(inputs)
         self._inputs = {spec.name: InputReader(spec, row_wise=row_wise) for spec in inputs}
+        self._known = KnownHeads(inputs)
         self._row_wise = row_wise
         self._has_strings = any(spec.dtype.kind == "O" for spec in inputs)
         self._answer = AnswerWriter(
@@ -65,6 +67,11 @@ class OpenInference:
         json_bytes = _parse_length(json_length, len(body)) if json_length else len(body)
         if json_length and not json_bytes:
             return self._decode_raw(body)
+        behind_bytes = len(body) - json_bytes
+        text = bytes(body[:json_bytes]) if behind_bytes and json_bytes <= MAX_KNOWN_BYTES else b""
+        known = self._known.get(text, size_bytes=behind_bytes)
+        if known is not None:
+            return known.read(body, json_bytes)
         head = parse_head(body if json_bytes == len(body) else memoryview(body)[:json_bytes])
         parameters = head.parameters or {}
         timeout_s = check_parameters(parameters)
@@ -79,7 +86,10 @@ class OpenInference:
             tensors[tensor.name], position = reader.read(tensor, body, position, where=f"$.inputs[{index}]")
         if position < len(body):
             raise BadRequest(f"unexpected additional input data: {len(body) - position} bytes after the last input")
-        return InferRequest(tensors, asked, timeout_s)
+        request = InferRequest(tensors, asked, timeout_s)
+        if text:
+            self._known.remember(text, request, asked, size_bytes=behind_bytes)
+        return request
 
     def parsed_bytes(self, body: Body, *, json_length: bytes = b"") -> int:
         """The JSON, and everything where the model takes strings."""

@@ -162,8 +162,8 @@ class Call:
             self.fail(result.error or ModelError("the model gave no outputs"))
             return
         encoding = b""
-        if self._is_open_inference:
-            encoding = choose_encoding(self._headers.get(b"accept-encoding", b""))
+        if self._is_open_inference and b"accept-encoding" in self._headers:
+            encoding = choose_encoding(self._headers[b"accept-encoding"])
         codec = self._codec
         # Compressing touches every byte, binary ones too.
         size_bytes = (

@@ -139,7 +139,6 @@ class FastRequest:
         "_memory",
         "_pieces",
         "_target",
-        "_timer",
         "_url",
         "body",
         "disconnected",
@@ -171,7 +170,6 @@ class FastRequest:
         self._pieces: list[Body] = []
         self._memory: memoryview | None = None
         self._held_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
         self._call: Call | None = None
         self.keep_alive = keep_alive
         self.message_event = _Nobody
@@ -219,10 +217,12 @@ class FastRequest:
             else:
                 self._held_bytes += size_bytes
 
-    def wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The rest of the body is still to come: only for so long."""
-        if self._timer is None:
-            self._timer = loop.call_later(self._time_left_s(), self._look, loop)
+    def check(self) -> None:
+        """Refuse it if its body has not come by now."""
+        size_bytes = self._length - self.missing_bytes
+        allowed_s = self._door.bodies.timeout_s + size_bytes / MIN_BODY_BYTES_PER_S
+        if not self.response_complete and perf_counter() - self._arrived_s > allowed_s:
+            self.fail(SlowRequest(size_bytes))
 
     def complete(self) -> None:
         """The body is complete."""
@@ -235,7 +235,7 @@ class FastRequest:
         if self.response_complete:
             return
         self._pieces.clear()
-        if self._memory is not None or self._timer is not None:
+        if self._memory is not None or self._held_bytes:
             self._let_go()
         try:
             call = self._door.infer(self._target, self._headers, body, self.answer, self._arrived_s)
@@ -299,17 +299,3 @@ class FastRequest:
         self._door.bodies.release(self._held_bytes)
         self._held_bytes = 0
         self._memory = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _time_left_s(self) -> float:
-        allowed_s = self._door.bodies.timeout_s + (self._length - self.missing_bytes) / MIN_BODY_BYTES_PER_S
-        return self._arrived_s + allowed_s - perf_counter()
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        if self._time_left_s() > 0:
-            self.wait(loop)
-        else:
-            self.fail(SlowRequest(self._length - self.missing_bytes))

@@ -112,6 +112,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self.url = b""
         self._fast: FastRequest | None = None  # that is not answered yet
         self._receiving: FastRequest | None = None  # whose body is coming
+        self._direct: DirectBody | None = None  # the transport's protocol, while one large body follows another
         self._idle_since_s: float | None = None  # since a fast answer
         self._last_head = b""  # that followed a fast answer
         self._repeated_head = b""  # the same once more, to be remembered
@@ -141,6 +142,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if self._fast is not None:
             self._fast.client_left()
             self._fast = None
+        self._direct = None  # which has this: a cycle would leave both to the garbage collector
         for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -173,11 +175,13 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             if self._is_in_body:
                 if self.cycle is not None and self.cycle.response_complete:
                     self._discard(len(data))
-                elif self._receiving is not None:
-                    self._receiving.wait(self.loop)
-                    if self._receiving.missing_bytes > MIN_DIRECT_BYTES and self._receiving.keep_alive:
-                        self._renew_parser()
-                        self.transport.set_protocol(DirectBody(self, self._receiving))
+                elif (
+                    self._receiving is not None
+                    and self._receiving.missing_bytes > MIN_DIRECT_BYTES
+                    and self._receiving.keep_alive
+                ):
+                    self._renew_parser()
+                    self._receive_directly(self._receiving)
         else:
             self._header_bytes += len(data) if is_all_headers else 1  # how much of `data` came before is not known
             if self._header_bytes > self.limits.max_header_bytes:
@@ -216,9 +220,7 @@ class HttpProtocol(UpgradeIgnoringProtocol):
             fast.add(memoryview(data)[head_end:])
             if fast.response_complete:
                 self._discard(len(data))  # never nothing: from now on it is timed
-            else:
-                fast.wait(self.loop)
-            self.transport.set_protocol(DirectBody(self, fast))
+            self._receive_directly(fast)
         else:
             fast.take(data[head_end:])
         return True
@@ -232,8 +234,18 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         if fast.response_complete:
             self._discard(size_bytes)
         if is_all:
-            self.transport.set_protocol(self)
             self.on_message_complete()
+
+    def read_on(self) -> None:
+        """Take what comes again; see `direct_body.py`."""
+        self._direct = None
+        self.transport.set_protocol(self)
+
+    def _receive_directly(self, fast: FastRequest) -> None:
+        if self._direct is None:
+            self._direct = DirectBody(self)
+            self.transport.set_protocol(self._direct)
+        self._direct.request = fast
 
     def _renew_parser(self) -> None:
         """The old one would wait for a body that it is not shown. As uvicorn makes it."""
@@ -417,10 +429,15 @@ class HttpProtocol(UpgradeIgnoringProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def check(self, now_s: float) -> None:
-        """Close the connection if it has been reading nothing, sending headers, or nothing at all, for too long."""
+        """Close the connection if it has been reading nothing, sending headers, or nothing at all, for too long.
+
+        Refuse a request whose body has been coming for too long.
+        """
         if self._unread.is_too_slow(self.transport.get_write_buffer_size(), now_s=now_s):
             self.transport.abort()  # to close it would wait for the client
             return
+        if self._receiving is not None:
+            self._receiving.check()
         if self._idle_since_s is not None and not self._is_in_body:
             if now_s - self._idle_since_s > self.timeout_keep_alive:
                 self.transport.close()
