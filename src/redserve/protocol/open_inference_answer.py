@@ -136,7 +136,7 @@ def _asked_output(index: int, output: Output, *, where: str) -> AskedOutput:
     if not isinstance(is_binary, bool):
         raise BadRequest(f"'binary_data' must be true or false, not {is_binary!r}", where=where)
     classes = parameters.get("classification") or 0
-    if not isinstance(classes, int) or not is_count(classes):
+    if not is_count(classes) or not isinstance(classes, int):  # in this order: compiled, an `int` is no bool any more
         raise BadRequest(f"'classification' must be a non-negative integer, not {classes!r}", where=where)
     return AskedOutput(index, is_binary, classes)
 

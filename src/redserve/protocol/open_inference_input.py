@@ -61,7 +61,7 @@ class InputReader:
             raise BadRequest(f"input {name!r} needs one of 'data' and 'binary_data_size', it has {has}", where=where)
         if size_bytes is None:
             return self._read_json(given.data, given.shape, count, where=f"{where}.data"), start
-        if not isinstance(size_bytes, int) or not is_count(size_bytes):
+        if not is_count(size_bytes) or not isinstance(size_bytes, int):
             raise BadRequest(
                 f"'binary_data_size' must be a non-negative integer, not {size_bytes!r}", where=f"{where}.parameters"
             )
