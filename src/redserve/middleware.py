@@ -23,7 +23,7 @@ from redserve.metrics.red import REDMetrics
 from redserve.observed_request import ObservedRequest, Observer
 from redserve.routes import RouteTemplates, path_below
 
-__all__ = ["REDMiddleware", "set_error", "set_model", "set_route", "trace_exemplar"]
+__all__ = ["REDMiddleware", "is_observed", "set_error", "set_model", "set_route", "trace_exemplar"]
 
 _SCOPE_KEY = "redserve.request"
 
@@ -167,6 +167,11 @@ def set_error(scope_or_request: Any, error: RedserveError) -> None:
     """
     for request in _requests_of(scope_or_request):
         request.outcome, request.reason = error.outcome, error.reason
+
+
+def is_observed(scope: Scope) -> bool:
+    """Whether a middleware counts this request."""
+    return _SCOPE_KEY in scope
 
 
 def trace_exemplar(scope: Scope) -> dict[str, str] | None:

@@ -1,7 +1,7 @@
 """The same bytes through the fast door and through ASGI: the same answers byte for byte, the same numbers and log.
 
-Two servers of the same model, which differ in the door alone. What changes from one answer to the next, the date and
-the measured times, is taken out.
+Three servers of the same model, which differ in the door alone: the fast one, ASGI, and ASGI without its short way.
+What changes from one answer to the next, the date and the measured times, is taken out.
 """
 
 import gzip
@@ -39,19 +39,24 @@ V2_HEAD = json.dumps({"inputs": [{**V2_ENTRY, "parameters": {"binary_data_size":
 V2 = "/v2/models/digits/infer"
 
 
+NAMES = ("fast", "asgi", "long")
+
+
 class Pair:
-    """Both servers."""
+    """The fast door, and ASGI in both of its ways."""
 
     def __init__(self, stack: ExitStack, **settings: object) -> None:
         self.registries: dict[str, CollectorRegistry] = {}
         self.ports: dict[str, int] = {}
         self.fast_requests = 0
-        for name in ("fast", "asgi"):
+        for name in NAMES:
             registry = self.registries[name] = CollectorRegistry()
             app = create_app(Settings.load({"access_log": True, **settings}), registry=registry)
             door: FastDoor = app.state.redserve.fast_door
-            if name == "asgi":
+            if name != "fast":
                 door.is_open = False
+            if name == "long":
+                app.plain_door = None
             live = LiveApp(app, http=partial(HttpProtocol, limits=HttpLimits(), door=door), server_header=False)
             stack.enter_context(live)
             self.ports[name] = live.port
@@ -60,9 +65,9 @@ class Pair:
                 assert time.monotonic() < until_s
 
     def exchange(self, *pieces: bytes) -> bytes:
-        """What both answer to the same bytes, until they close."""
-        fast, asgi = (exchange(self.ports[name], *pieces) for name in ("fast", "asgi"))
-        assert fast == asgi
+        """What all answer to the same bytes, until they close."""
+        fast, asgi, long = (exchange(self.ports[name], *pieces) for name in NAMES)
+        assert fast == asgi == long
         return fast
 
     def numbers(self) -> dict[str, dict[str, float]]:
@@ -247,7 +252,7 @@ def test_both_doors_keep_the_same_numbers(pair: Pair):
     after = pair.numbers()
 
     grown = {name: {key: value - before[name].get(key, 0) for key, value in after[name].items()} for name in after}
-    assert grown["fast"] == grown["asgi"]
+    assert grown["fast"] == grown["asgi"] == grown["long"]
     assert sum(value for key, value in grown["fast"].items() if key.startswith("inference_requests_total")) > 30
     assert after["fast"]["inference_requests_in_flight"] == 0
 
@@ -266,9 +271,9 @@ def test_both_doors_write_the_same_log(pair: Pair):
 
     fields = ("client", "method", "path", "status", "sent_bytes")
     said = [{key: getattr(record, key) for key in fields} for record in records]
-    assert said[0] == said[1]
-    assert said[2] == said[3]
-    assert [entry["status"] for entry in said] == [200, 200, 400, 400]
+    assert said[0] == said[1] == said[2]
+    assert said[3] == said[4] == said[5]
+    assert [entry["status"] for entry in said] == [200, 200, 200, 400, 400, 400]
     assert said[0]["path"] == "/predict"
 
 

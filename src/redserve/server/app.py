@@ -1,6 +1,7 @@
 """`create_app()`: the FastAPI application of the reference server, for `redserve serve`, plain uvicorn and embedding.
 
-    REDMiddleware ─ KeyGuard, where there are keys ─ InferenceDoor ─ FastAPI: /, /livez, /readyz, /v2, /metrics, /docs
+    Application ┬ PlainDoor: plain requests for inference, where nobody else is to see them
+                └ REDMiddleware ─ KeyGuard, where there are keys ─ InferenceDoor ─ FastAPI: /, /livez, /v2, /docs
 
 Models load in the background once the application starts: it answers at once, and `/readyz` says 503 until all are
 warm.
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from prometheus_client import REGISTRY, CollectorRegistry
 from starlette.routing import Route
 
@@ -31,12 +31,14 @@ from redserve.models import ModelRepository
 from redserve.server import admin, docs, docs_open_inference, failures, open_inference
 from redserve.server.account import Account
 from redserve.server.api_keys import Keyring
+from redserve.server.application import offline_application
 from redserve.server.asgi_door import InferenceDoor
 from redserve.server.auth import PROBES, KeyGuard, scope_needed
 from redserve.server.bodies import Bodies
 from redserve.server.fast_door import FastDoor
 from redserve.server.logs import AccessLog, configure_logging
 from redserve.server.model_set import ModelSeries, open_repository
+from redserve.server.plain_door import PlainDoor
 from redserve.server.service import InferenceService
 from redserve.server.settings import Settings
 from redserve.server.statistics import ModelStatistics, Statistics
@@ -144,7 +146,7 @@ def create_app(
         whole=whole,
         owns_process=owns_process,
     )
-    app = FastAPIOffline(
+    app = offline_application(
         title="redserve",
         version=importlib.metadata.version("redserve"),
         description="RED metrics and dynamic batching for ONNX models.",
@@ -172,6 +174,14 @@ def create_app(
         buckets=buckets,
         metrics_path=None,
         excluded_paths=("/metrics", "/docs", "/openapi.json", *PROBES, *aliases.health - {aliases.predict}),
+    )
+    app.plain_door = PlainDoor(
+        app.long_way,
+        service=service,
+        red=red,
+        keyring=keyring,
+        aliases=aliases,
+        has_access_log=settings.access_log,
     )
     _document(app, serving)
     return app

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from types import CoroutineType
+from typing import Any
 
 from starlette.types import Message, Receive
 
@@ -74,8 +75,8 @@ class Bodies:
         """
         if declared.isdigit() and (len(declared) > MAX_LENGTH_DIGITS or int(declared) > self.max_body_bytes):
             raise TooLarge(self.max_body_bytes)
-        first = _Begun(receive())
-        message = first.result
+        begun = Begun(receive)
+        message = begun.message
         if message is not None and message["type"] == "http.request" and not message.get("more_body", False):
             whole: bytes = message.get("body", b"")  # most are there by now: a timer would cost more than reading them
             if len(whole) <= self.max_body_bytes:
@@ -85,8 +86,8 @@ class Bodies:
         try:
             async with asyncio.timeout(self.timeout_s) as reading:
                 last_s = reading.when() or 0.0
-                message = await first
                 while True:
+                    message = await begun.receive()
                     if message["type"] == "http.disconnect":
                         return None
                     chunk = message.get("body", b"")
@@ -99,37 +100,54 @@ class Bodies:
                     self.hold(len(chunk))
                     held_bytes += len(chunk)
                     reading.reschedule(last_s + size_bytes / MIN_BODY_BYTES_PER_S)
-                    message = await receive()
         except TimeoutError:
             raise SlowRequest(size_bytes) from None
         finally:
             self.release(held_bytes)
 
 
-class _Begun:
-    """What `receive` gave, taken as far as it goes without waiting.
+class Begun:
+    """ASGI's `receive`, whose first message is taken as far as it goes without waiting.
 
     Attributes:
-        result: The message, if it was there; else awaiting this brings it.
+        message: The first message, if it was there.
     """
 
-    def __init__(self, receiving: Awaitable[Message]) -> None:
-        self.result: Message | None = None
-        self._receiving = receiving
-        self._begun = receiving if isinstance(receiving, CoroutineType) else None
+    __slots__ = ("_begun", "_receive", "_receiving", "_waits_for", "message")
+
+    def __init__(self, receive: Receive) -> None:
+        self.message: Message | None = None
+        self._receive = receive
+        self._receiving: Awaitable[Message] | None = receive()
+        self._begun = self._receiving if isinstance(self._receiving, CoroutineType) else None
         if self._begun is not None:
             try:
                 self._waits_for = self._begun.send(None)
             except StopIteration as returned:
-                self.result = returned.value
+                self.message = returned.value
+
+    async def receive(self) -> Message:
+        """Every message, from the first on."""
+        receiving = self._receiving
+        if receiving is None:
+            return await self._receive()
+        self._receiving = None
+        if self.message is not None:
+            return self.message
+        return await (receiving if self._begun is None else _Rest(self._begun, self._waits_for))
+
+
+class _Rest:
+    """What a coroutine gives that has begun and waits for something."""
+
+    def __init__(self, begun: "CoroutineType[Any, Any, Message]", waits_for: object) -> None:
+        self._begun = begun
+        self._waits_for = waits_for
 
     def __await__(self) -> Generator[object, None, Message]:
-        if self.result is not None:
-            return self.result
-        if self._begun is not None:
-            try:
-                yield self._waits_for
-            except BaseException:
-                self._begun.close()
-                raise
-        return (yield from self._receiving.__await__())
+        try:
+            yield self._waits_for
+        except BaseException:
+            self._begun.close()
+            raise
+        return (yield from self._begun.__await__())

@@ -20,20 +20,16 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from redserve.middleware import REDMiddleware
 from redserve.server.app import Serving, create_app
-from redserve.server.asgi_door import InferenceDoor
-from redserve.server.auth import KeyGuard
+from redserve.server.application import has_only_own_middleware
 from redserve.server.backlog import close_and_take_backlog
 from redserve.server.banner import banner
 from redserve.server.descriptors import room_for
 from redserve.server.http_protocol import HttpLimits, HttpProtocol
-from redserve.server.logs import AccessLog, configure_logging
+from redserve.server.logs import configure_logging
 from redserve.server.settings import Settings
 
 logger = logging.getLogger("redserve.server")
-
-OWN_MIDDLEWARE = {REDMiddleware, KeyGuard, AccessLog, InferenceDoor}
 
 LAST_ANSWERS_S = 2
 """For sending the refusals once the grace time is over."""
@@ -75,7 +71,7 @@ class Server(uvicorn.Server):
         serving: Serving = app.state.redserve
         serving.owns_process = True
         # Middleware that was added to the application is to see every request: they go through ASGI then.
-        serving.fast_door.is_open = {added.cls for added in app.user_middleware} <= OWN_MIDDLEWARE
+        serving.fast_door.is_open = has_only_own_middleware(app)
         super().__init__(
             uvicorn.Config(
                 app,
