@@ -44,6 +44,10 @@ from redserve.server.settings import Settings
 from redserve.server.statistics import ModelStatistics, Statistics
 from redserve.server.terms import Terms
 
+_GC_THRESHOLD = (
+    10_000  # CPython's 700 is less than a few dozen requests by ASGI have, which all go without a collection
+)
+
 Whole = Callable[[], Awaitable[Account]]
 """Asks every process of a server, this one included, for its account as of now, and sums them."""
 
@@ -197,6 +201,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if serving.owns_process:
             gc.collect()
             gc.freeze()  # what is here stays: no later collection needs to look at it
+            gc.set_threshold(_GC_THRESHOLD)
         serving.loaded.set()
         await serving.repository.follow(serving.settings.poll_s)
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from redserve.errors import MethodNotAllowed, RedserveError, SlowRequest
 from redserve.middleware import set_error, set_model, set_route
 from redserve.routes import path_below
-from redserve.server.exchange import Exchanges
+from redserve.server.exchange import Exchange, Exchanges
 from redserve.server.reply import Reply
 from redserve.server.request_headers import by_name
 from redserve.server.service import InferenceService
@@ -54,7 +54,7 @@ class InferenceDoor:
             return await _send(scope, send, self._terms.refusal(error, is_open_inference=target.is_open_inference))
         if body is None:
             return None
-        exchange = self._exchanges.begin(receive)
+        exchange = Exchange(receive)
         call = self._service.infer(target, headers, body, exchange.answer, arrived_s=arrived_s)
         try:
             reply = await self._exchanges.reply(exchange)

@@ -16,18 +16,23 @@ WATCH_AFTER_S = 0.02
 
 
 class Exchange:
-    """One request.
+    """One request, whose whole body has been received.
+
+    Args:
+        receive: ASGI's.
 
     Attributes:
+        loop: It is of.
         reply: What is waited for; `None` is that the client left.
         began_s: Since when.
     """
 
-    __slots__ = ("_receive", "_watcher", "began_s", "reply")
+    __slots__ = ("_receive", "_watcher", "began_s", "loop", "reply")
 
-    def __init__(self, receive: Receive, reply: "asyncio.Future[Reply | None]", began_s: float) -> None:
-        self.reply = reply
-        self.began_s = began_s
+    def __init__(self, receive: Receive) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.reply: asyncio.Future[Reply | None] = self.loop.create_future()
+        self.began_s = perf_counter()
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
 
@@ -38,7 +43,7 @@ class Exchange:
 
     def watch(self) -> None:
         """Look for the client, from now on."""
-        self._watcher = self.reply.get_loop().create_task(self._until_the_client_leaves())
+        self._watcher = self.loop.create_task(self._until_the_client_leaves())
 
     async def end(self) -> None:
         """Look no more."""
@@ -59,22 +64,20 @@ class Exchanges:
         self._waiting: dict[Exchange, None] = {}  # the oldest first
         self._loop: asyncio.AbstractEventLoop | None = None  # has our timer
 
-    def begin(self, receive: Receive) -> Exchange:
-        """One more, whose whole body has been received."""
-        loop = asyncio.get_running_loop()
-        exchange = Exchange(receive, loop.create_future(), perf_counter())
-        self._waiting[exchange] = None
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(WATCH_AFTER_S, self._look, loop)
-        return exchange
-
     async def reply(self, exchange: Exchange) -> Reply | None:
         """The reply, or `None` when the client left before it."""
+        reply = exchange.reply
+        if reply.done():
+            return reply.result()
+        waiting = self._waiting
+        waiting[exchange] = None
+        if self._loop is not exchange.loop:
+            self._loop = exchange.loop
+            self._loop.call_later(WATCH_AFTER_S, self._look, self._loop)
         try:
-            return await exchange.reply
+            return await reply
         finally:
-            if self._waiting.pop(exchange, exchange) is exchange:
+            if waiting.pop(exchange, exchange) is exchange:  # it is watched
                 await exchange.end()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -17,8 +17,10 @@ from redserve.routes import path_below
 from redserve.server.api_keys import Keyring
 from redserve.server.auth import refusal
 from redserve.server.bodies import Begun
-from redserve.server.exchange import Exchanges
+from redserve.server.exchange import Exchange, Exchanges
 from redserve.server.logs import log_access
+from redserve.server.one_write import OneWrite
+from redserve.server.reply import Reply
 from redserve.server.request_headers import by_name
 from redserve.server.service import InferenceService
 from redserve.server.targets import Aliases, Target
@@ -58,6 +60,7 @@ class PlainDoor:
         self._aliases = aliases
         self._has_access_log = has_access_log
         self._exchanges = Exchanges()
+        self._one_write = OneWrite()
         self._max_body_bytes = service.terms.bodies.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,36 +72,34 @@ class PlainDoor:
         headers = by_name(scope["headers"])
         if len(headers.get(b"content-length", _NO_LENGTH)) > _MAX_LENGTH_DIGITS:
             return await self.app(scope, receive, send)
-        exchange = call = None
+        exchange = Exchange(receive)
+        call = None
         try:
             begun = Begun(receive)
             body = self._body_of(begun.message)
             if body is not None:
-                exchange = self._exchanges.begin(receive)
                 call = self._service.infer(target, headers, body, exchange.answer, arrived_s=arrived_s)
         except Exception as error:  # not of the client's making: the application's handlers are to see it
             return await self.app(scope, _raising(error), send)
-        if exchange is None or call is None:
+        if call is None:
             return await self.app(scope, begun.receive, send)
         self._red.received("POST")
-        model, status, outcome, reason, sent_bytes = "", 499, "cancelled", "client_disconnected", 0
+        answered = cycle = None
         try:
             reply = await self._exchanges.reply(exchange)
             if reply is None:  # the client left; nobody reads an answer
                 return None
-            await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
-            model, status, outcome, reason, sent_bytes = reply.model, reply.status, "ok", "", len(reply.body)
-            if reply.error is not None:
-                outcome, reason = reply.error.outcome, reply.error.reason
-        finally:  # counted before the last byte leaves: a client that then scrapes finds itself
-            if outcome == "cancelled":
+            cycle = self._one_write.cycle_of(send, reply)
+            if cycle is None:
+                await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+            answered = reply
+        finally:
+            if answered is None:
                 call.cancel()
-            duration_s = perf_counter() - arrived_s
-            model = model or self._service.model_label(target.model)
-            self._red.finished(target.route, "POST", model, status, outcome, reason, duration_s)
-            if self._has_access_log:
-                log_access(scope.get("client"), "POST", scope["path"], status, sent_bytes, duration_s)
-        return await send({"type": "http.response.body", "body": reply.body})
+            self._ended(scope, target, answered, arrived_s)
+        if cycle is None:
+            return await send({"type": "http.response.body", "body": reply.body})
+        return self._one_write.write(cycle, reply)
 
     def _target_of(self, scope: Scope) -> Target | None:
         """Where it goes; `None` is elsewhere, or the long way."""
@@ -114,6 +115,27 @@ class PlainDoor:
             return target
         refused = refusal(keys, path, scope["headers"], method="POST", aliases=self._aliases)
         return target if refused is None else None
+
+    def _ended(self, scope: Scope, target: Target, reply: Reply | None, arrived_s: float) -> None:
+        """Count, and log; before the last byte leaves, so that a client that then scrapes finds itself.
+
+        Args:
+            scope: Of the request.
+            target: Where it went.
+            reply: Its answer; `None` when the client left before it.
+            arrived_s: When it came.
+        """
+        model, status, outcome, reason, sent_bytes = "", 499, "cancelled", "client_disconnected", 0
+        if reply is not None:
+            model, status, outcome, reason, sent_bytes = reply.model, reply.status, "ok", "", len(reply.body)
+            if reply.error is not None:
+                outcome, reason = reply.error.outcome, reply.error.reason
+        if not model:
+            model = self._service.model_label(target.model)
+        duration_s = perf_counter() - arrived_s
+        self._red.finished(target.route, "POST", model, status, outcome, reason, duration_s)
+        if self._has_access_log:
+            log_access(scope.get("client"), "POST", scope["path"], status, sent_bytes, duration_s)
 
     def _body_of(self, message: Message | None) -> bytes | None:
         """The whole body, if this is that."""
