@@ -3,8 +3,14 @@
     settings -> create_app: models, service, doors, middleware -> runner: signals, readiness, drain, exit status
 
 Decision: `/predict` is a plain ASGI callable in front of FastAPI's routing, not a route. Without sockets, a request
-costs a median of 77 us of CPU by the door and 194 us as a route (`benchmarks/results/door_cost.json`), and the OpenAPI
+costs a median of 43 us of CPU by the door and 141 us as a route (`benchmarks/results/door_cost.json`), and the OpenAPI
 page documents it all the same.
+
+Decision: where nobody else is to see them, plain requests pass FastAPI's layers too, which brings them to 34 us
+(`door_cost.json`), and under uvicorn are answered in one write. "Nobody else" is read off what is public and off where
+classes come from: no middleware but ours, no foreign layer in the stack, no replaced `__call__`, no application around,
+no OpenTelemetry SDK loaded. A middleware of ours as the outermost would need none of this, but FastAPI asks for its
+telemetry in the environment, and three layers wrap each message, before any middleware is called.
 
 Decision: a client that leaves is watched for only after 20 ms. A watching task for each request would cost a good part
 of what the door does, and rows that wait less than that are about to run anyway.

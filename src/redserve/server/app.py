@@ -31,7 +31,7 @@ from redserve.models import ModelRepository
 from redserve.server import admin, docs, docs_open_inference, failures, open_inference
 from redserve.server.account import Account
 from redserve.server.api_keys import Keyring
-from redserve.server.application import offline_application
+from redserve.server.application import Application, offline_application
 from redserve.server.asgi_door import InferenceDoor
 from redserve.server.auth import PROBES, KeyGuard, scope_needed
 from redserve.server.bodies import Bodies
@@ -108,7 +108,7 @@ def create_app(
     engines: Mapping[str, Callable[[], Engine]] | None = None,
     registry: CollectorRegistry | None = None,
     whole: Whole | None = None,
-) -> FastAPI:
+) -> Application:
     """Make the application.
 
     Args:

@@ -1,7 +1,8 @@
 """The ASGI door to the service: takes requests for inference (`targets.py`) in front of the application's routing.
 
-Everything else goes on to the application. A FastAPI route would cost 2.3 times as much
-(`benchmarks/results/door_cost.json`); OpenAPI documents the paths all the same (`docs.py`).
+Everything else goes on to the application. A FastAPI route would cost three times as much
+(`benchmarks/results/door_cost.json`); OpenAPI documents the paths all the same (`docs.py`). Plain requests do not come
+this far where nobody else is to see them (`plain_door.py`).
 """
 
 from time import perf_counter

@@ -4,7 +4,7 @@
     any other: a large body, in pieces, without a key, observed by a middleware around ─> the long way, unchanged
 
 The same service, keys, numbers, log and answers as by the long way (`asgi_door.py`), byte for byte. What it saves is
-that each layer wraps what is received and sent: half of a request's cost (`benchmarks/results/door_cost.json`).
+what FastAPI's layers and our own do around each message; under uvicorn, the second write too (`one_write.py`).
 """
 
 from time import perf_counter
