@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 SERVERS = Path(__file__).parent / "servers"
-UVICORN = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+QUIET = ["--no-access-log", "--log-level", "warning", "--no-proxy-headers", "--no-server-header"]
+UVICORN = ["--loop", "uvloop", "--http", "httptools", *QUIET]
 
 Setting = dict[str, Any]
 

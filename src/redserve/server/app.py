@@ -44,9 +44,8 @@ from redserve.server.settings import Settings
 from redserve.server.statistics import ModelStatistics, Statistics
 from redserve.server.terms import Terms
 
-_GC_THRESHOLD = (
-    10_000  # CPython's 700 is less than a few dozen requests by ASGI have, which all go without a collection
-)
+_GC_THRESHOLD = 10_000
+"""New objects between two collections; by ASGI a few dozen requests have CPython's 700, and need no collection."""
 
 Whole = Callable[[], Awaitable[Account]]
 """Asks every process of a server, this one included, for its account as of now, and sums them."""

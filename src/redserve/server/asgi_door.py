@@ -55,7 +55,7 @@ class InferenceDoor:
             return await _send(scope, send, self._terms.refusal(error, is_open_inference=target.is_open_inference))
         if body is None:
             return None
-        exchange = Exchange(receive)
+        exchange = Exchange(receive, perf_counter())
         call = self._service.infer(target, headers, body, exchange.answer, arrived_s=arrived_s)
         try:
             reply = await self._exchanges.reply(exchange)

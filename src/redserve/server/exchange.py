@@ -20,19 +20,20 @@ class Exchange:
 
     Args:
         receive: ASGI's.
+        began_s: When its body was there.
 
     Attributes:
+        began_s: The same.
         loop: It is of.
         reply: What is waited for; `None` is that the client left.
-        began_s: Since when.
     """
 
     __slots__ = ("_receive", "_watcher", "began_s", "loop", "reply")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, began_s: float) -> None:
+        self.began_s = began_s
         self.loop = asyncio.get_running_loop()
         self.reply: asyncio.Future[Reply | None] = self.loop.create_future()
-        self.began_s = perf_counter()
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
 

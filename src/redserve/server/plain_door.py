@@ -72,7 +72,7 @@ class PlainDoor:
         headers = by_name(scope["headers"])
         if len(headers.get(b"content-length", _NO_LENGTH)) > _MAX_LENGTH_DIGITS:
             return await self.app(scope, receive, send)
-        exchange = Exchange(receive)
+        exchange = Exchange(receive, arrived_s)
         call = None
         try:
             begun = Begun(receive)
