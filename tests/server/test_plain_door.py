@@ -321,7 +321,7 @@ async def test_a_failure_of_the_servers_own_goes_to_the_applications_handlers(ap
 
     sent = []
     async with running(app):
-        monkeypatch.setattr(app.state.redserve.service, "infer", fail)
+        monkeypatch.setattr(app.plain_door, "_service", types.SimpleNamespace(infer=fail))
         with pytest.raises(LookupError):
             await call(app, scope=post(), incoming=[WHOLE], stays=True, on_send=sent.append)
 

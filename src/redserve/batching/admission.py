@@ -8,20 +8,20 @@ expected to take as long again, so that behind a hung one nobody is let in for n
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from redserve.batching.batch import Batch
 from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
-from redserve.batching.waiting import Waiting
+from redserve.batching.waiting import NEVER_S, Waiting
 from redserve.errors import PredictedLate, QueueFull
 
 W = TypeVar("W", bound=Waiting)
 
-_SMOOTHING = 0.2  # weight of the newest batch
-_LOOK_EVERY = 1 / 8  # of the time of a full batch
+_SMOOTHING: Final = 0.2  # weight of the newest batch
+_LOOK_EVERY: Final = 1 / 8  # of the time of a full batch
 
 
 class Admission(Generic[W]):
@@ -82,7 +82,7 @@ class Admission(Generic[W]):
         first = requests[0]
         now_s = first.arrived_s
         try:
-            if first.deadline_s != math.inf and self._queue.rows and not self._has_ample_time(first, len(requests)):
+            if first.deadline_s != NEVER_S and self._queue.rows and not self._has_ample_time(first, len(requests)):
                 self._check(first, _rows(requests), now_s)
             self._queue.offer(*requests)
         except QueueFull as full:

@@ -11,20 +11,20 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from itertools import islice
-from typing import Generic
+from typing import Final, Generic
 
 from redserve.batching.batch import Batch
 from redserve.batching.cost import CostModel
 from redserve.batching.line import Line
 from redserve.batching.policy import BatchPolicy
-from redserve.batching.waiting import W, Waiting
+from redserve.batching.waiting import NEVER_S, W, Waiting
 from redserve.batching.window import choose_window, cut_to_size
 from redserve.errors import QueueFull
 
 __all__ = ["Batch", "BatchQueue", "Waiting"]
 
-_LOOKED_AT = 32
-_WAKE_LATE_S = 0.002  # a sleeper may wake so late
+_LOOKED_AT: Final = 32
+_WAKE_LATE_S: Final = 0.002  # a sleeper may wake so late
 
 
 class BatchQueue(Generic[W]):
@@ -218,7 +218,7 @@ class BatchQueue(Generic[W]):
         self._by_arrival[request] = None
         self.rows += request.rows
         self.size_bytes += request.size_bytes
-        if request.deadline_s != math.inf:
+        if request.deadline_s != NEVER_S:
             self._with_deadline += 1
 
     def _remove(self, line: Line[W], start: int, stop: int) -> list[W]:
@@ -235,7 +235,7 @@ class BatchQueue(Generic[W]):
                 del self._by_arrival[request]
                 rows += request.rows
                 self.size_bytes -= request.size_bytes
-                if request.deadline_s != math.inf:
+                if request.deadline_s != NEVER_S:
                     self._with_deadline -= 1
         line.rows -= rows
         self.rows -= rows

@@ -16,6 +16,7 @@ from redserve.batching.crew import Crew
 from redserve.batching.observer import BatchObserver, GuardedRecorder
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.request import Answer, Parts, Request, Ticket
+from redserve.batching.waiting import NEVER_S
 from redserve.errors import DeadlineExpired, ShuttingDown
 
 P = TypeVar("P")
@@ -90,6 +91,7 @@ class Batcher(Generic[P, R]):
             clock=clock,
         )
         self._dispatcher = self._crew.dispatcher
+        self._leave_queue = self._dispatcher.cancel
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,15 +188,13 @@ class Batcher(Generic[P, R]):
         if self._crew.is_closing:
             raise ShuttingDown
         now_s = self._clock()
-        if deadline_s == math.inf and self._policy.slo_s is not None:
+        if deadline_s == NEVER_S and self._policy.slo_s is not None:
             deadline_s = now_s + self._policy.slo_s
         if not deadline_s > now_s:
             raise DeadlineExpired
         if rows > self._policy.max_batch_size:
             return self._submit_parts(payload, answer, now_s, rows, group, size_bytes, deadline_s)
-        request: Request[P, R] = Request(
-            payload, answer, self._dispatcher.cancel, now_s, rows, group, size_bytes, deadline_s
-        )
+        request: Request[P, R] = Request(payload, answer, self._leave_queue, now_s, rows, group, size_bytes, deadline_s)
         self._queue(request)
         return request
 
@@ -230,7 +230,7 @@ class Batcher(Generic[P, R]):
             Request(
                 piece,
                 parts.answer_part(index),
-                self._dispatcher.cancel,
+                self._leave_queue,
                 now_s,
                 piece_rows,
                 group,
@@ -246,7 +246,7 @@ class Batcher(Generic[P, R]):
     def _queue(self, *requests: Request[P, R]) -> None:
         """All of them, which are one request, and have them run; whatever else this turn of the loop brings joins."""
         self._dispatcher.offer(*requests)
-        if requests[0].deadline_s != math.inf:
+        if requests[0].deadline_s != NEVER_S:
             self._crew.expiry.watch(requests[0].deadline_s)
         if not self._is_flush_armed:
             self._is_flush_armed = True

@@ -12,7 +12,7 @@ nothing foreign is called under the lock but the hash of a group.
 import math
 from collections.abc import Callable
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from redserve.batching.admission import Admission
 from redserve.batching.batch import Batch
@@ -25,7 +25,7 @@ from redserve.batching.waiting import Waiting
 
 W = TypeVar("W", bound=Waiting)
 
-MAX_STUCK = 3
+MAX_STUCK: Final = 3
 """Hung workers of one instance that are replaced; when one more hangs, the instance rests until one comes back."""
 
 

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from redserve.batching.attempts import Call, SyncFunction
 from redserve.batching.request import Request
@@ -22,11 +22,11 @@ from redserve.batching.workers import Home, ThreadWorker
 P = TypeVar("P")
 R = TypeVar("R")
 
-_SMOOTHING = 0.05  # weight of the newest call
-_GROWN = 4.0  # times the limit: under load, with cold caches, a call takes several times what it took at warm-up
-_OUTLIER = 10.0  # times the limit; more counts for that: the machine stalls now and then, which is no growth
-_HANG_S = 0.25  # a call that takes longer is interrupted
-_LOOKS_WITHOUT_WORK = 8
+_SMOOTHING: Final = 0.05  # weight of the newest call
+_GROWN: Final = 4.0  # times the limit: under load, with cold caches, a call takes several times what it took at warm-up
+_OUTLIER: Final = 10.0  # times the limit; more counts for that: the machine stalls now and then, which is no growth
+_HANG_S: Final = 0.25  # a call that takes longer is interrupted
+_LOOKS_WITHOUT_WORK: Final = 8
 
 
 class InlineWorker(Generic[P, R]):

@@ -5,11 +5,10 @@ submit ──> Parts ──> Request, Request, ... ──> join ──> answer(A
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
-from redserve.batching.waiting import PATIENCE_S, Waiting
+from redserve.batching.waiting import NEVER_S, PATIENCE_S, Waiting
 from redserve.errors import ModelError, RedserveError
 
 P = TypeVar("P")
@@ -67,7 +66,7 @@ class Request(Waiting, Generic[P, R]):
     ) -> None:
         self.arrived_s = arrived_s  # as `Waiting` does; to call it would cost as much again
         self.deadline_s = deadline_s
-        self.turn_s = arrived_s + PATIENCE_S if deadline_s == math.inf else deadline_s
+        self.turn_s = arrived_s + PATIENCE_S if deadline_s == NEVER_S else deadline_s
         self.rows = rows
         self.group = group
         self.size_bytes = size_bytes

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Hashable
-from typing import TypeVar
+from typing import Final, TypeVar
 
-PATIENCE_S = 1.0
+NEVER_S: Final = math.inf
+"""The deadline of what may be answered at any time."""
+
+PATIENCE_S: Final = 1.0
 """A request without a deadline takes its turn as if it were due so long after its arrival, though it never expires.
 
 So those due earlier overtake it, but no stream of deadlines, however dense, keeps it waiting for ever.
@@ -31,11 +34,11 @@ class Waiting:
         rows: int = 1,
         group: Hashable = None,
         size_bytes: int = 0,
-        deadline_s: float = math.inf,
+        deadline_s: float = NEVER_S,
     ) -> None:
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
-        self.turn_s = arrived_s + PATIENCE_S if deadline_s == math.inf else deadline_s
+        self.turn_s = arrived_s + PATIENCE_S if deadline_s == NEVER_S else deadline_s
         self.rows = rows
         self.group = group
         self.size_bytes = size_bytes

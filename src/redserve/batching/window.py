@@ -8,13 +8,14 @@ due     ▲  x  x  .  .  o──o──o──o──o──o  o  o
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from redserve.batching.cost import CostModel
 from redserve.batching.sizes import size_below
 from redserve.batching.waiting import Waiting
 
-_CERTAIN = 3.0  # square roots of 2 of standard deviations: in time but for 1 in 100,000
-_SURE = 0.97  # of the rows of a window are likely to be in time: no later start is looked for
+_CERTAIN: Final = 3.0  # square roots of 2 of standard deviations: in time but for 1 in 100,000
+_SURE: Final = 0.97  # of the rows of a window are likely to be in time: no later start is looked for
 
 
 def choose_window(requests: Sequence[Waiting], *, max_rows: int, now_s: float, cost: CostModel) -> range | None:

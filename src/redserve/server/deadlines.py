@@ -9,10 +9,11 @@ exponent. Spaces and tabs around it are not part of it (RFC 9110, 5.5).
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from redserve.errors import BadRequest
 
-HEADER = b"x-request-timeout-ms"
+HEADER: Final = b"x-request-timeout-ms"
 
 _NUMBER = re.compile(rb"[0-9]+(\.[0-9]+)?")
 

@@ -1,7 +1,6 @@
 """One ready model as the service speaks for it: its wire formats, each made when it is first asked for."""
 
 from dataclasses import replace
-from functools import cached_property
 
 from redserve.errors import UnsupportedMediaType
 from redserve.models import ServedModel
@@ -41,6 +40,7 @@ class Endpoint:
             row_wise_reason=engine.batchability.reason,
         )
         self._json = json
+        self._open_inference: OpenInference | None = None
         self._codecs: dict[bytes, Codec] = {_JSON: json, b"": json}
 
     def codec(self, content_type: bytes) -> Codec:
@@ -72,16 +72,18 @@ class Endpoint:
         self._codecs[media_type] = codec
         return codec
 
-    @cached_property
+    @property
     def open_inference(self) -> OpenInference:
         """The codec of the Open Inference Protocol.
 
         Raises:
             UnsupportedMediaType: The model takes or gives a type that the protocol has no name for.
         """
+        if self._open_inference is not None:
+            return self._open_inference
         engine = self.model.engine
         try:
-            return OpenInference(
+            codec = OpenInference(
                 engine.inputs,
                 engine.outputs,
                 model_name=self.model.name,
@@ -91,3 +93,5 @@ class Endpoint:
             )
         except ValueError as error:
             raise UnsupportedMediaType(f"model {self.model.name!r} is not served here: {error}") from error
+        self._open_inference = codec
+        return codec

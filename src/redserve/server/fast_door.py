@@ -8,9 +8,9 @@ test sends the same requests through both. What it saves is the scope, the task 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from redserve.errors import RedserveError, SlowRequest, TooLarge
 from redserve.metrics import REDMetrics
 from redserve.protocol import Body
-from redserve.server.api_keys import Keyring
+from redserve.server.api_keys import ApiKeys, Keyring
 from redserve.server.auth import refusal
 from redserve.server.bodies import MIN_BODY_BYTES_PER_S
 from redserve.server.call import Call, logger
@@ -29,11 +29,11 @@ from redserve.server.reply import Reply
 from redserve.server.service import InferenceService
 from redserve.server.targets import Aliases, Target
 
-Infer: TypeAlias = Callable[[Target, Mapping[bytes, bytes], Body, Callable[[Reply], None], float], Call | None]
+Infer: TypeAlias = Callable[[Target, dict[bytes, bytes], Body, Callable[[Reply], None], float], Call | None]
 
-_MAX_REMEMBERED_PATHS = 1_000
-_ONE_WRITE_BYTES = 65_536  # a longer body is not copied behind its head
-_ONE_MEMORY_BYTES = 65_536  # a longer body has its memory from the first, which costs nothing until it is written
+_MAX_REMEMBERED_PATHS: Final = 1_000
+_ONE_WRITE_BYTES: Final = 65_536  # a longer body is not copied behind its head
+_ONE_MEMORY_BYTES: Final = 65_536  # a longer body has its memory from the first, which costs nothing until written
 
 
 class Connection(Protocol):
@@ -74,6 +74,8 @@ class FastDoor:
         self.bodies = service.terms.bodies
         self.has_access_log = has_access_log
         self._keyring = keyring
+        self._keys: ApiKeys | None = None  # that `_is_guarded` is of
+        self._is_guarded = True
         self._aliases = aliases
         self._targets: dict[bytes, Target] = {}
         self._defaults: list[tuple[bytes, bytes]] | None = None
@@ -94,7 +96,9 @@ class FastDoor:
     def refusal(self, url: bytes, target: Target, headers: list[tuple[bytes, bytes]]) -> Reply | None:
         """What a request without the key that its path needs is answered."""
         keys = self._keyring.keys
-        if not keys.guards("inference"):
+        if keys is not self._keys:
+            self._keys, self._is_guarded = keys, keys.guards("inference")
+        if not self._is_guarded:
             return None
         return refusal(keys, url.decode("latin-1"), headers, method="POST", aliases=self._aliases)
 

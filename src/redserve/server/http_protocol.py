@@ -16,7 +16,7 @@ earlier answer is the last one. Bodies are the door's business (`asgi_door.py`).
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import httptools
 from uvicorn.config import Config
@@ -42,25 +42,25 @@ from redserve.server.request_headers import by_name
 from redserve.server.targets import is_open_inference
 from redserve.server.unread import Unread
 
-LAST_CALL_S = 0.05
+LAST_CALL_S: Final = 0.05
 """At shutdown an idle connection is heard for this long: a request may be in the kernel's buffer already."""
 
-LINGER_S = 1.0
+LINGER_S: Final = 1.0
 """After a refusal the connection is still read, and what comes thrown away, for so long."""
 
-MAX_DISCARDED_BYTES = 64 * 2**20
+MAX_DISCARDED_BYTES: Final = 64 * 2**20
 """Of a body whose request was refused before its end; who sends more is cut off."""
 
-MAX_HEADERS = 256
+MAX_HEADERS: Final = 256
 """In one request: each costs some 150 bytes besides its own."""
 
-MIN_DIRECT_BYTES = 65_536
+MIN_DIRECT_BYTES: Final = 65_536
 """If more of a body is missing, it is not parsed."""
 
-MAX_UNKNOWN_HEADS = 64
+MAX_UNKNOWN_HEADS: Final = 64
 """After so many in a row each is likely to have a number of its own in it: no more of this connection are looked up."""
 
-MAX_PIPELINED = 128
+MAX_PIPELINED: Final = 128
 """Requests that wait in one connection behind the one being answered; who sends more gets these answers, then the end.
 uvicorn has no bound: 33 bytes of a request cost it 5 kB."""
 

@@ -9,13 +9,14 @@ line, is none of these, and neither is one with a secret in it.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
-MAX_KNOWN_BYTES = 2_048
+MAX_KNOWN_BYTES: Final = 2_048
 """A longer head is read each time."""
 
-_MOST_HEADS = 1_024
-_MOST_LINES = 32  # of one, since each takes memory besides its text
-_SECRET = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
+_MOST_HEADS: Final = 1_024
+_MOST_LINES: Final = 32  # of one, since each takes memory besides its text
+_SECRET: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
 
 
 @dataclass(frozen=True, slots=True)

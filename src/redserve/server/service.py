@@ -3,7 +3,7 @@
 infer(target, headers, body) -> repository -> Endpoint: codec -> Call -> Reply(bytes)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from redserve.errors import RedserveError
 from redserve.models import ModelRepository, ModelState, ServedModel
@@ -30,12 +30,12 @@ class InferenceService:
         self.repository = repository
         self.terms = terms
         self.statistics = statistics
-        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._endpoints: dict[ServedModel, Endpoint] = {}
 
     def infer(
         self,
         target: Target,
-        headers: Mapping[bytes, bytes],
+        headers: dict[bytes, bytes],
         body: Body,
         answer: Callable[[Reply], None],
         arrived_s: float,
@@ -82,11 +82,10 @@ class InferenceService:
         return names[0] if len(names) == 1 else ""
 
     def _endpoint_of(self, model: ServedModel) -> Endpoint:
-        key = (model.name, model.version)
-        endpoint = self._endpoints.get(key)
-        if endpoint is None or endpoint.model is not model:
-            self._endpoints = {
-                key: kept for key, kept in self._endpoints.items() if kept.model.state is not ModelState.STOPPED
-            }
-            endpoint = self._endpoints[key] = Endpoint(model, self.statistics.of(*key), self.terms.deadlines)
+        endpoint = self._endpoints.get(model)
+        if endpoint is None:
+            statistics = self.statistics.of(model.name, model.version)
+            endpoint = Endpoint(model, statistics, self.terms.deadlines)
+            kept = {known: its for known, its in self._endpoints.items() if known.state is not ModelState.STOPPED}
+            self._endpoints = {**kept, model: endpoint}
         return endpoint
