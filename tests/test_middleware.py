@@ -436,6 +436,21 @@ async def test_naming_things_takes_requests_and_does_nothing_without_the_middlew
     assert Request.scope == scope_of()
 
 
+async def test_a_reason_that_is_no_text_is_counted_as_its_text(registry: CollectorRegistry) -> None:
+    class Broken(ModelError):
+        reason = 7  # type: ignore[assignment]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        set_error(scope, Broken())
+        await answering({**START, "status": 500.0}, LAST)(scope, receive, send)
+
+    await call(REDMiddleware(app, registry=registry))
+
+    assert counted(registry) == {("_other", "GET", "500", "error"): 1}
+    assert reasons(registry) == {"7": 1}
+    assert in_flight(registry) == 0
+
+
 async def test_a_named_error_that_is_raised_keeps_its_reason_and_is_a_500(registry: CollectorRegistry) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         error = ModelError("on purpose")
@@ -455,6 +470,14 @@ async def test_the_exemplar_is_kept_with_its_request(registry: CollectorRegistry
     await call(app, "/here")
 
     assert {"path": "/here"} in [sample.exemplar.labels for sample in samples(registry) if sample.exemplar]
+
+
+async def test_the_labels_of_an_exemplar_may_be_numbers(registry: CollectorRegistry) -> None:
+    app = REDMiddleware(answering(START, LAST), registry=registry, exemplar=lambda scope: {"user": 7})
+
+    await call(app)
+
+    assert {"user": "7"} in [sample.exemplar.labels for sample in samples(registry) if sample.exemplar]
 
 
 async def test_an_exemplar_that_fails_fails_nothing_else(

@@ -166,7 +166,7 @@ def set_error(scope_or_request: Any, error: RedserveError) -> None:
         error: What went wrong. A client that left, or a response that breaks off, still counts as that.
     """
     for request in _requests_of(scope_or_request):
-        request.outcome, request.reason = error.outcome, error.reason
+        request.outcome, request.reason = str(error.outcome), str(error.reason)
 
 
 def is_observed(scope: Scope) -> bool:

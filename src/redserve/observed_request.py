@@ -125,7 +125,7 @@ class ObservedRequest:
             if kind == "http.response.start":
                 status = message["status"]
                 if status >= 200:  # an informational response is not the response
-                    self._status = status
+                    self._status = int(status)
             elif kind == "http.response.body" or kind == "http.response.zerocopysend":
                 if message.get("more_body"):
                     if self._first_byte_s is None and message.get("body", True):

@@ -7,9 +7,10 @@ import asyncio
 import contextvars
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from operator import index
 from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast
 
 from redserve.batching.attempts import AsyncFunction, SyncFunction
 from redserve.batching.crew import Crew
@@ -73,7 +74,7 @@ class Batcher(Generic[P, R]):
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._policy = policy or BatchPolicy()
-        self._split = split
+        self._split: Callable[[P, int], Iterable[Any]] | None = split
         self._join = join
         self._clock = clock
         self._context = contextvars.Context()  # a flush belongs to none of the requests
@@ -125,9 +126,9 @@ class Batcher(Generic[P, R]):
         self,
         payload: P,
         *,
-        rows: int = 1,
+        rows: SupportsIndex = 1,
         group: Hashable = None,
-        size_bytes: int = 0,
+        size_bytes: SupportsIndex = 0,
         deadline_s: float = math.inf,
     ) -> R:
         """Submit `payload` and wait for its result; cancelling this cancels the request.
@@ -161,9 +162,9 @@ class Batcher(Generic[P, R]):
         payload: P,
         answer: Callable[[Answer[R]], None],
         *,
-        rows: int = 1,
+        rows: SupportsIndex = 1,
         group: Hashable = None,
-        size_bytes: int = 0,
+        size_bytes: SupportsIndex = 0,
         deadline_s: float = math.inf,
     ) -> Ticket:
         """Queue `payload`.
@@ -172,7 +173,7 @@ class Batcher(Generic[P, R]):
             payload: For the function.
             answer: Called exactly once, on the event loop, never before this returns; never after the ticket was
                 cancelled.
-            rows: How many rows of a batch the payload fills.
+            rows: How many rows of a batch the payload fills; an integer of numpy is one, too.
             group: Only requests of equal groups share a batch.
             size_bytes: What the payload holds in memory, counted against `max_queue_bytes`.
             deadline_s: When the answer is due, by the batcher's clock; `inf`: `slo_s` from now, or whenever it comes.
@@ -192,9 +193,13 @@ class Batcher(Generic[P, R]):
             deadline_s = now_s + self._policy.slo_s
         if not deadline_s > now_s:
             raise DeadlineExpired
-        if rows > self._policy.max_batch_size:
-            return self._submit_parts(payload, answer, now_s, rows, group, size_bytes, deadline_s)
-        request: Request[P, R] = Request(payload, answer, self._leave_queue, now_s, rows, group, size_bytes, deadline_s)
+        row_count = rows if isinstance(rows, int) else index(rows)
+        byte_count = size_bytes if isinstance(size_bytes, int) else index(size_bytes)
+        if row_count > self._policy.max_batch_size:
+            return self._submit_parts(payload, answer, now_s, row_count, group, byte_count, deadline_s)
+        request: Request[P, R] = Request(
+            payload, answer, self._leave_queue, now_s, row_count, group, byte_count, deadline_s
+        )
         self._queue(request)
         return request
 
@@ -222,7 +227,7 @@ class Batcher(Generic[P, R]):
     ) -> Ticket:
         if self._split is None or self._join is None:
             raise ValueError(f"{rows} rows exceed a batch of {self._policy.max_batch_size}, and no split was given")
-        pieces = self._split(payload, self._policy.max_batch_size)
+        pieces = [(piece, index(count)) for piece, count in self._split(payload, self._policy.max_batch_size)]
         if sum(piece_rows for _, piece_rows in pieces) != rows:
             raise ValueError(f"the parts of {rows} rows have {[piece_rows for _, piece_rows in pieces]}")
         parts = Parts(len(pieces), self._join, answer)

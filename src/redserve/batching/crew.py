@@ -266,4 +266,5 @@ class Crew(Generic[P, R]):
 
 def is_async(function: Callable[..., object]) -> bool:
     """Whether calling `function`, which may be an object with an async `__call__`, gives an awaitable."""
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    own_call = getattr(function, "__call__", None)  # noqa: B004  # that of the type does not tell, where it is compiled
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(own_call)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from operator import index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,10 @@ class BatchPolicy:
         batch_sizes: The sizes that the function really runs, ascending, the last of them `max_batch_size`: it pads a
             batch up to the next one, and its answer lacks what it padded. Empty: it runs what it is given.
 
+    Numbers of numpy, and any sequence of sizes, become Python's.
+
     Raises:
+        TypeError: A number that counts is not whole.
         ValueError: A number is out of its range.
     """
 
@@ -37,6 +41,9 @@ class BatchPolicy:
     batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_queue_rows", "max_queue_bytes", "max_reruns"):
+            object.__setattr__(self, name, index(getattr(self, name)))
+        object.__setattr__(self, "batch_sizes", tuple(map(index, self.batch_sizes)))
         for name in ("max_batch_size", "max_queue_rows", "max_queue_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -49,3 +56,6 @@ class BatchPolicy:
         sizes = self.batch_sizes
         if sizes and (sizes[0] < 1 or sizes[-1] != self.max_batch_size or sorted({*sizes}) != [*sizes]):
             raise ValueError(f"batch_sizes must ascend from 1 or more to max_batch_size, got {sizes}")
+        object.__setattr__(self, "max_queue_delay_s", float(self.max_queue_delay_s))
+        object.__setattr__(self, "slo_s", None if self.slo_s is None else float(self.slo_s))
+        object.__setattr__(self, "linger", bool(self.linger))

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, SupportsFloat, TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
@@ -53,7 +53,7 @@ class Series:
         self.exemplars: dict[int, Exemplar] | None = None
         self.template: str | None = None
 
-    def set_exemplar(self, position: int, labels: Mapping[str, str], value: float) -> None:
+    def set_exemplar(self, position: int, labels: Mapping[str, object], value: float) -> None:
         """Remember what stands for the number at `position` of the cell; `value` is what was observed.
 
         Raises:
@@ -159,9 +159,9 @@ class Gauge(Family):
     ) -> None:
         super().__init__(name, documentation, labels, unit=unit)
         self.across = across
-        self._readers: dict[Series, dict[object, Callable[[], Number]]] = {}
+        self._readers: dict[Series, dict[object, Callable[[], SupportsFloat]]] = {}
 
-    def watch(self, read: Callable[[], Number], *values: str) -> Callable[[], None]:
+    def watch(self, read: Callable[[], SupportsFloat], *values: str) -> Callable[[], None]:
         """Let this series be what `read()` returns at each scrape; several watches of one series are summed.
 
         Returns:
@@ -197,7 +197,7 @@ class Gauge(Family):
         if readers is None:
             return kept
         try:
-            return [sum(read() for read in tuple(readers.values()))]
+            return [sum([_number(read()) for read in tuple(readers.values())])]
         except Exception:
             logger.exception("a gauge could not be read", extra={"family": self.name, "labels": series.values})
             return None
@@ -236,9 +236,11 @@ class Histogram(Family):
     def observe_all(self, series: Series, values: Sequence[float]) -> None:
         """Count each of `values` in `series`."""
         cell, bounds = series.cell, self.bounds
+        total = 0.0
         for value in values:
             cell[bisect_left(bounds, value)] += 1
-        cell[-1] += sum(values)
+            total += value
+        cell[-1] += total
 
     def metric(self, rows: Iterable[SeriesCopy]) -> Metric:
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels, unit=self.unit)
@@ -259,6 +261,10 @@ def number_text(value: Number) -> str:
     return str(value) if value.__class__ is int else floatToGoString(value)  # type: ignore[no-untyped-call]
 
 
-def _encodable(value: str) -> str:
+def _number(value: SupportsFloat) -> Number:
+    return value if isinstance(value, int) else float(value)
+
+
+def _encodable(value: object) -> str:
     """One lone surrogate in a label would make every later scrape fail."""
     return str(value).encode("utf-8", "backslashreplace").decode("utf-8")

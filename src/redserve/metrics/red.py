@@ -89,7 +89,7 @@ class REDMetrics:
         outcome: str,
         reason: str,
         duration_s: float,
-        exemplar: Mapping[str, str] | None = None,
+        exemplar: Mapping[str, object] | None = None,
     ) -> None:
         """A received request has ended.
 
