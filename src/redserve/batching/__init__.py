@@ -133,8 +133,9 @@ Decision: no reruns under overload.
 
 from redserve.batching.batched import Batched, batched
 from redserve.batching.batcher import Batcher
-from redserve.batching.observer import BatchObserver, BatchRecorder, BatchReport
+from redserve.batching.observer import BatchObserver, BatchRecorder
 from redserve.batching.policy import BatchPolicy
+from redserve.batching.report import BatchReport
 from redserve.batching.request import Answer, Ticket
 
 __all__ = [

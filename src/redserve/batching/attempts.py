@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence, 
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from redserve.batching.isolate import parts_to_run
-from redserve.batching.observer import BatchReport
+from redserve.batching.report import BatchReport
 from redserve.batching.request import Request, as_redserve_error
 from redserve.batching.run import Run
 from redserve.errors import ModelError, RedserveError, WrongResultCount

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import index
 from types import TracebackType
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast
+from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast, final
 
 from redserve.batching.attempts import AsyncFunction, SyncFunction
 from redserve.batching.crew import Crew
@@ -24,6 +24,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
+@final
 class Batcher(Generic[P, R]):
     """Turns many requests into few calls of a function; see the room's docstring for the contract.
 

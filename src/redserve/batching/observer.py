@@ -1,33 +1,12 @@
 """What a batcher tells of each run, and to whom: `metrics.BatchMetrics` fits these shapes without being imported."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
+from redserve.batching.report import BatchReport
+
 _log = logging.getLogger("redserve.batching")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One run of the function, whether it succeeded or not.
-
-    Attributes:
-        rows: That ran together.
-        why: What started it: `full`, `idle`, `linger`, `delay` (see `Batch`), or `split`: part of a batch that failed,
-            run again.
-        waits_s: How long each of its requests was queued; empty for a `split`, whose requests are reported already.
-        compute_s: What the function took.
-        has_failed: Nobody in it has a result: the function raised, broke its contract or was given up.
-        padded_rows: That ran beside them for the sake of the size, see `BatchPolicy.batch_sizes`.
-    """
-
-    rows: int
-    why: str
-    waits_s: Sequence[float]
-    compute_s: float
-    has_failed: bool
-    padded_rows: int = 0
 
 
 class BatchRecorder(Protocol):

@@ -6,7 +6,7 @@ submit ──> Parts ──> Request, Request, ... ──> join ──> answer(A
 
 import asyncio
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, final
 
 from redserve.batching.waiting import NEVER_S, PATIENCE_S, Waiting
 from redserve.errors import ModelError, RedserveError
@@ -15,6 +15,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
+@final
 class Answer(Generic[R]):
     """How a request ended.
 

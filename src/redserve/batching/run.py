@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from redserve.batching.batch import Batch
-from redserve.batching.observer import BatchReport
+from redserve.batching.report import BatchReport
 from redserve.batching.sizes import padded
 from redserve.batching.waiting import Waiting
 

@@ -5,6 +5,7 @@ list of requests ─ RowRunner ─> one dict of arrays ─ Engine.run ─> one a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Literal, Protocol
 
 from redserve.engine.tensors import Array, Tensors, TensorSpec
@@ -30,8 +31,10 @@ class Batchability:
     def __post_init__(self) -> None:
         if (self.mode == "fixed") != (self.rows is not None):
             raise ValueError(f"rows belong to mode fixed, got {self.rows} in mode {self.mode}")
-        if self.rows is not None and self.rows < 1:
-            raise ValueError(f"rows must be >= 1, got {self.rows}")
+        if self.rows is not None:
+            if self.rows < 1:
+                raise ValueError(f"rows must be >= 1, got {self.rows}")
+            object.__setattr__(self, "rows", index(self.rows))  # which may be numpy's
 
     @property
     def is_row_wise(self) -> bool:

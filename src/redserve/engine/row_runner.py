@@ -12,6 +12,7 @@ up shares no memory with the calls after it.
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from typing import final
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from redserve.engine.tensors import Array, Tensors, group_of, join_rows
 from redserve.errors import ModelError
 
 
+@final
 class RowRunner:
     """Runs batches on one engine, as its `Batchability` allows.
 

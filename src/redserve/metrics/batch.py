@@ -8,7 +8,7 @@ It fits `Batcher(observer=...)` by shape and knows nothing of batching itself.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, final
 
 from prometheus_client import CollectorRegistry
 
@@ -47,6 +47,7 @@ class BatchLike(Protocol):
         """Rows that ran beside them for the sake of the size."""
 
 
+@final
 class BatchMetrics:
     """The batching instruments of one registry and namespace; however often it is made, the numbers are the same ones.
 
@@ -98,6 +99,7 @@ class BatchMetrics:
             families.versions.forget(version)
 
 
+@final
 class BatchRecorder:
     """Counts the batches of one queue; made by `BatchMetrics.watch`."""
 

@@ -3,6 +3,8 @@
 A batch that runs is never given up for a deadline, so its answer is sent, counted `ok`, and counted here as well.
 """
 
+from typing import final
+
 from prometheus_client import CollectorRegistry
 
 from redserve.metrics.cells import Counter
@@ -12,6 +14,7 @@ from redserve.metrics.labels import BoundedValues
 _MAX_MODELS = 100
 
 
+@final
 class DeadlineMetrics:
     """The one instrument of one registry and namespace; however often it is made, the numbers are the same ones.
 

@@ -9,7 +9,7 @@ received = sum(requests_total) + in flight, and + requests_forgotten_total once 
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Self, final
 
 from prometheus_client import CollectorRegistry
 
@@ -27,6 +27,7 @@ _RequestKey = tuple[str, str, str, int, str, str]  # route, method, model, code,
 _Resolved = tuple[Series, Series | None, Series]  # in requests_total, errors_total, request_latency_seconds
 
 
+@final
 class REDMetrics:
     """The RED instruments of one registry and namespace; however often it is made, the numbers are the same ones.
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 from redserve.errors import ClientError, ModelLoadError, ShuttingDown, UnknownModel
 from redserve.models.daemon import in_daemon_thread
@@ -42,6 +42,7 @@ class Row:
     reason: str
 
 
+@final
 class ModelRepository(RunningModels):
     """Models by name, in one version or several.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
+from typing import final
 
 from redserve.batching import Answer, Batcher, BatchObserver, Ticket
 from redserve.engine.base import Engine
@@ -36,6 +37,7 @@ class ModelState(StrEnum):
     STOPPED = "stopped"
 
 
+@final
 class ServedModel:
     """A model that is loading, ready, failed or stopped.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, final
 
 from redserve.engine.tensors import Array, Tensors
 
@@ -42,6 +42,7 @@ Form: TypeAlias = Literal["values", "objects", "columns"] | Asked
 """Rows that are values, rows that are objects of named inputs, named columns, or outputs of one's choice."""
 
 
+@final
 class InferRequest:
     """One request, decoded.
 
@@ -61,6 +62,7 @@ class InferRequest:
         self.is_checked = is_checked
 
 
+@final
 class Encoded:
     """An answer on its way.
 

@@ -11,7 +11,7 @@ beside either, has no meaning to an ONNX model and is passed over.
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, final
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
 _contiguous: Final = np.ascontiguousarray
 
 
+@final
 class PredictJson:
     """Codec of `/predict` for one model.
 
