@@ -25,6 +25,7 @@ Mode = Literal["none", "poll", "explicit"]
 """When the folder counts: at start, every so often, or when somebody says so."""
 
 
+@final
 @dataclass(frozen=True)
 class Row:
     """One version of one model, as an index shows it.

@@ -10,6 +10,7 @@ Body: TypeAlias = bytes | memoryview
 """Of a request: as it was joined, or where it was received."""
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class AskedOutput:
     """One output that an Open Inference request asks for.
@@ -25,6 +26,7 @@ class AskedOutput:
     classes: int = 0
 
 
+@final
 @dataclass(frozen=True, slots=True)
 class Asked:
     """How an Open Inference request wants to be answered.
