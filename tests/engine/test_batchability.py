@@ -1,5 +1,6 @@
 """Real ONNX Runtime and one small model for each way in which batches go wrong."""
 
+import numpy as np
 import onnx_models as models
 import pytest
 
@@ -114,3 +115,7 @@ def test_rows_belong_to_the_fixed_mode(wrong):
 def test_only_whole_is_not_row_wise():
     assert Batchability(mode="fixed", rows=1, reason="").is_row_wise
     assert not Batchability(mode="whole", reason="").is_row_wise
+
+
+def test_the_rows_of_a_run_may_be_an_integer_of_numpy():
+    assert type(Batchability(mode="fixed", rows=np.int64(4), reason="the test says so").rows) is int
