@@ -32,3 +32,10 @@ def test_an_exported_class_that_is_compiled_is_final(room: str):
     exported = set(importlib.import_module(room).__all__)
 
     assert {module: names for module in MODULES if (names := derivable(module) & exported)} == {}
+
+
+@pytest.mark.parametrize("room", ["batching", "metrics", "engine", "protocol", "server"])
+def test_nothing_is_compiled_that_is_awaited(room: str):
+    nodes = {module: ast.walk(ast.parse((SOURCE / module).read_text())) for module in MODULES if f"/{room}/" in module}
+
+    assert [each for each in nodes if any(isinstance(node, ast.AsyncFunctionDef) for node in nodes[each])] == []

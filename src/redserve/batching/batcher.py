@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from operator import index
 from types import TracebackType
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast, final
+from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast
 
 from redserve.batching.attempts import AsyncFunction, SyncFunction
 from redserve.batching.crew import Crew
@@ -24,7 +24,6 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-@final
 class Batcher(Generic[P, R]):
     """Turns many requests into few calls of a function; see the room's docstring for the contract.
 
@@ -210,7 +209,17 @@ class Batcher(Generic[P, R]):
         Args:
             grace_s: After so long what is still queued or running is answered `ShuttingDown`; `None` waits for all.
         """
-        await self._crew.aclose(grace_s=grace_s)
+        crew = self._crew
+        crew.drain()
+        if self._dispatcher.has_workers:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await crew.all_ended.wait()
+            except TimeoutError:
+                crew.give_up()
+        else:
+            await asyncio.sleep(0)  # what the last of them posted is delivered in this turn of the loop
+        crew.clean_up()
 
     def abandon(self) -> None:
         """End the workers without answering anybody: for a batcher whose loop is closed. Callable from any thread."""

@@ -3,7 +3,7 @@
 flush ──> wakes a sleeping worker
 deliver (once a run) ──> the observer, then the answers
 cut ──> a hung run is answered `RunTimeout`, and another worker goes on with the queue
-aclose ──> what is queued is run, then the workers end
+drain ──> what is queued is run, then the workers end
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class Crew(Generic[P, R]):
         if max_run_s is not None:
             self._watchdog = Watchdog(self.dispatcher, limit_s=max_run_s, cut=self._cut_overdue, clock=clock)
         self.expiry: Expiry[Request[P, R]] = Expiry(self.dispatcher, turn_away=self._turn_away, clock=clock)
-        self._all_ended = asyncio.Event()
+        self.all_ended = asyncio.Event()
         self._home: Home[P, R] = Home(
             loop=asyncio.get_running_loop(),
             dispatcher=self.dispatcher,
@@ -98,7 +98,7 @@ class Crew(Generic[P, R]):
             deliver=self._deliver,
             ended=self._worker_ended,
             broken=self._worker_broken,
-            give_up=self._give_up,
+            give_up=self.give_up,
         )
         self._worker_type: Callable[..., Worker] = ThreadWorker if is_threaded else TaskWorker
         if inline_below_s is not None:
@@ -129,20 +129,11 @@ class Crew(Generic[P, R]):
         if self.is_stalled:
             self._fail_queued(RunTimeout(self._max_run_s))
 
-    async def aclose(self, *, grace_s: float | None) -> None:
-        """See `Batcher.aclose`; the caller offers nothing any more."""
+    def drain(self) -> None:
+        """Begin to close: what is queued is run; the caller offers nothing any more."""
         self.is_closing = True
         for worker in self.dispatcher.drain():
             worker.wake()
-        if self.dispatcher.has_workers:
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self._all_ended.wait()
-            except TimeoutError:
-                self._give_up()
-        else:
-            await asyncio.sleep(0)  # what the last of them posted is delivered in this turn of the loop
-        self._clean_up()
 
     def abandon(self) -> None:
         """See `Batcher.abandon`."""
@@ -234,7 +225,7 @@ class Crew(Generic[P, R]):
         for request in self.dispatcher.clear():
             request.settle(Answer(None, error, now_s - request.arrived_s, 0.0, 0))
 
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         """Answer everybody now."""
         self.is_closing = True
         for worker in self.dispatcher.stop():
@@ -242,19 +233,19 @@ class Crew(Generic[P, R]):
         self._fail_queued(ShuttingDown())
         for run in self.dispatcher.running():
             self._cut(run, ShuttingDown("shut down while the batch ran"), None)
-        self._all_ended.set()
-        self._clean_up()
+        self.all_ended.set()
+        self.clean_up()
 
     def _worker_broken(self, error: BaseException) -> None:
         _log.critical("a worker has died, nothing runs any more", extra={"batcher": self._name}, exc_info=error)
         self._is_broken = True
-        self._give_up()
+        self.give_up()
 
     def _worker_ended(self) -> None:
         if self.is_closing and not self.dispatcher.has_workers:
-            self._all_ended.set()
+            self.all_ended.set()
 
-    def _clean_up(self) -> None:
+    def clean_up(self) -> None:
         if self._watchdog is not None:
             self._watchdog.close()
         self.expiry.close()
