@@ -236,11 +236,10 @@ class Histogram(Family):
     def observe_all(self, series: Series, values: Sequence[float]) -> None:
         """Count each of `values` in `series`."""
         cell, bounds = series.cell, self.bounds
-        total = 0.0
-        for value in values:
-            cell[bisect_left(bounds, value)] += 1
-            total += value
-        cell[-1] += total
+        numbers = [float(value) for value in values]
+        for number in numbers:
+            cell[bisect_left(bounds, number)] += 1
+        cell[-1] += sum(numbers)
 
     def metric(self, rows: Iterable[SeriesCopy]) -> Metric:
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels, unit=self.unit)
