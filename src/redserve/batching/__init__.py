@@ -13,7 +13,8 @@ Theory of operation
     `admission`, `batch_queue` (of `line`s of what is `waiting`), `window`, `cost`, `isolate` and `linger` decide, and
     are told the time. `dispatcher` holds the one lock, for the time of an offer, a take or a cancel. `workers` are the
     threads and tasks, `inline` the loop itself, which make their `attempts` at a `run`, `crew` is their side on the
-    loop with the `watchdog` and the `expiry`, `batcher` and `batched` what callers see.
+    loop with the `watchdog` and the `expiry`, `intake` takes requests, `batcher` and `batched`
+    are what callers see.
 
 The contract
     - `max_batch_size` counts rows. Requests share a batch only when their groups are equal; the group whose head

@@ -1,24 +1,19 @@
-"""Batcher: what callers see; it queues and leaves the rest to its crew.
-
-submit ──> Dispatcher.offer ──> one flush a loop turn ──> Crew: runs, answers
-"""
+"""Batcher: what callers see; its intake queues, and its crew does the rest."""
 
 import asyncio
-import contextvars
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import index
 from types import TracebackType
-from typing import Any, Generic, Self, SupportsIndex, TypeVar, cast
+from typing import Generic, Self, SupportsIndex, TypeVar, cast
 
 from redserve.batching.attempts import AsyncFunction, SyncFunction
 from redserve.batching.crew import Crew
+from redserve.batching.intake import Intake
 from redserve.batching.observer import BatchObserver, GuardedRecorder
 from redserve.batching.policy import BatchPolicy
-from redserve.batching.request import Answer, Parts, Request, Ticket
-from redserve.batching.waiting import NEVER_S
-from redserve.errors import DeadlineExpired, ShuttingDown
+from redserve.batching.request import Answer, Ticket
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -51,6 +46,10 @@ class Batcher(Generic[P, R]):
             batcher learns them while it runs, but predicts from the first request on where it is told.
         clock: Seconds that only grow, that deadlines are told in; tests bring their own.
 
+    Attributes:
+        loop: The event loop.
+        intake: Its `submit` takes the same as ours, of Python's own numbers and in this order.
+
     Raises:
         ValueError: No function, or plain and async ones mixed, or a `max_run_s` that is not positive, or
             `inline_below_s` for more than one plain function.
@@ -73,18 +72,13 @@ class Batcher(Generic[P, R]):
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self._policy = policy or BatchPolicy()
-        self._split: Callable[[P, int], Iterable[Any]] | None = split
-        self._join = join
-        self._clock = clock
-        self._context = contextvars.Context()  # a flush belongs to none of the requests
-        self._is_flush_armed = False
+        policy = policy or BatchPolicy()
         self._crew: Crew[P, R] = Crew(
             list(run) if isinstance(run, Sequence) else [run],
-            policy=self._policy,
+            policy=policy,
             name=name,
             recorder=GuardedRecorder(
-                observer, name=name, version=version, depth=lambda: self.queued_rows, limit=self._policy.max_queue_rows
+                observer, name=name, version=version, depth=lambda: self.queued_rows, limit=policy.max_queue_rows
             ),
             max_run_s=max_run_s,
             inline_below_s=inline_below_s,
@@ -92,7 +86,7 @@ class Batcher(Generic[P, R]):
             clock=clock,
         )
         self._dispatcher = self._crew.dispatcher
-        self._leave_queue = self._dispatcher.cancel
+        self.intake: Intake[P, R] = Intake(self._crew, policy, split=split, join=join, loop=self.loop, clock=clock)
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,22 +180,9 @@ class Batcher(Generic[P, R]):
             ShuttingDown: The batcher is closed.
             ValueError: No rows, or more than `max_batch_size` where no `split` was given.
         """
-        if self._crew.is_closing:
-            raise ShuttingDown
-        now_s = self._clock()
-        if deadline_s == NEVER_S and self._policy.slo_s is not None:
-            deadline_s = now_s + self._policy.slo_s
-        if not deadline_s > now_s:
-            raise DeadlineExpired
         row_count = rows if isinstance(rows, int) else index(rows)
         byte_count = size_bytes if isinstance(size_bytes, int) else index(size_bytes)
-        if row_count > self._policy.max_batch_size:
-            return self._submit_parts(payload, answer, now_s, row_count, group, byte_count, deadline_s)
-        request: Request[P, R] = Request(
-            payload, answer, self._leave_queue, now_s, row_count, group, byte_count, deadline_s
-        )
-        self._queue(request)
-        return request
+        return self.intake.submit(payload, answer, row_count, group, byte_count, deadline_s)
 
     async def aclose(self, *, grace_s: float | None = None) -> None:
         """Refuse new requests, run those that are queued, end the workers.
@@ -224,49 +205,3 @@ class Batcher(Generic[P, R]):
     def abandon(self) -> None:
         """End the workers without answering anybody: for a batcher whose loop is closed. Callable from any thread."""
         self._crew.abandon()
-
-    def _submit_parts(
-        self,
-        payload: P,
-        answer: Callable[[Answer[R]], None],
-        now_s: float,
-        rows: int,
-        group: Hashable,
-        size_bytes: int,
-        deadline_s: float,
-    ) -> Ticket:
-        if self._split is None or self._join is None:
-            raise ValueError(f"{rows} rows exceed a batch of {self._policy.max_batch_size}, and no split was given")
-        pieces = [(piece, index(count)) for piece, count in self._split(payload, self._policy.max_batch_size)]
-        if sum(piece_rows for _, piece_rows in pieces) != rows:
-            raise ValueError(f"the parts of {rows} rows have {[piece_rows for _, piece_rows in pieces]}")
-        parts = Parts(len(pieces), self._join, answer)
-        requests: list[Request[P, R]] = [
-            Request(
-                piece,
-                parts.answer_part(index),
-                self._leave_queue,
-                now_s,
-                piece_rows,
-                group,
-                size_bytes * piece_rows // rows,
-                deadline_s,
-            )
-            for index, (piece, piece_rows) in enumerate(pieces)
-        ]
-        self._queue(*requests)
-        parts.tickets.extend(requests)
-        return parts
-
-    def _queue(self, *requests: Request[P, R]) -> None:
-        """All of them, which are one request, and have them run; whatever else this turn of the loop brings joins."""
-        self._dispatcher.offer(*requests)
-        if requests[0].deadline_s != NEVER_S:
-            self._crew.expiry.watch(requests[0].deadline_s)
-        if not self._is_flush_armed:
-            self._is_flush_armed = True
-            self.loop.call_soon(self._flush, context=self._context)
-
-    def _flush(self) -> None:
-        self._is_flush_armed = False
-        self._crew.flush()

@@ -10,6 +10,7 @@ from functools import partial
 from typing import final
 
 from redserve.batching import Answer, Batcher, BatchObserver, Ticket
+from redserve.batching.intake import Intake
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
 from redserve.engine.length_cost import PaddingCost
@@ -91,6 +92,7 @@ class ServedModel:
         self._observer = observer
         self._engines: tuple[Engine, ...] = ()
         self._batcher: Batcher[Tensors, Outputs] | None = None
+        self._intake: Intake[Tensors, Outputs] | None = None  # the batcher's
         self._holders = 0
         self._is_let_go = asyncio.Event()
         self._is_let_go.set()
@@ -173,6 +175,7 @@ class ServedModel:
             split=split_rows,
             join=join_rows,
         )
+        self._intake = self._batcher.intake
         self._become(ModelState.READY, "")
         logger.info(
             "model is ready",
@@ -211,7 +214,7 @@ class ServedModel:
             ModelNotReady: It is not ready.
             ShuttingDown: It is draining.
         """
-        if self._batcher is None:
+        if self._intake is None:
             if self.state is ModelState.STOPPED:
                 raise ShuttingDown
             raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
@@ -227,14 +230,9 @@ class ServedModel:
             size_bytes, group = size_bytes_of(tensors), group_of(tensors)
         if rows > self.policy.max_queue_rows:
             raise TooManyRows(rows, limit=self.policy.max_queue_rows)
-        return self._batcher.submit(
-            tensors,
-            answer,
-            rows=rows,
-            group=group if self.lengths is None else self.lengths.group_of(tensors),
-            size_bytes=size_bytes,
-            deadline_s=deadline_s,
-        )
+        if self.lengths is not None:
+            group = self.lengths.group_of(tensors)
+        return self._intake.submit(tensors, answer, rows, group, size_bytes, deadline_s)
 
     def probe(self, answer: Callable[[Answer[Outputs]], None]) -> None:
         """Run the example, behind whatever waits; `answer` is called once, on the loop.
@@ -276,7 +274,7 @@ class ServedModel:
     async def _free(self) -> None:
         """Let go of all that holds memory. In a thread: giving a hundred megabytes back takes milliseconds."""
         engines, self._engines = self._engines, ()
-        self._batcher = self.example = None
+        self._batcher = self._intake = self.example = None
         if engines:
             await in_daemon_thread(partial(_close, engines), name=f"redserve-free-{self.name}")
 

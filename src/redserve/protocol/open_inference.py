@@ -13,6 +13,7 @@ a list of outputs, the code is followed.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import final
 
 from redserve.engine.tensors import Array, TensorSpec
 from redserve.errors import BadRequest
@@ -27,6 +28,7 @@ _NAMES_TOLD = 8
 _LENGTH = re.compile(rb"[0-9]{1,10}")
 
 
+@final
 class OpenInference:
     """Codec of `/v2/models/{name}/infer` for one version of one model.
 
