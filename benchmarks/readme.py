@@ -24,7 +24,8 @@ One question a script. This page is written by [`readme.py`](readme.py) from the
 hold the raw numbers; each script takes `--quick`, which checks that it works and writes nothing. What is timed is
 checked first: an answer that is wrong ends the script. Compare ratios, not rates: a machine that is shared or virtual
 runs the same code at half the speed from one minute to the next, so what is compared takes turns, and ratios are taken
-between neighbours in time.
+between neighbours in time. The servers of a `pip install ".[dev]"` are compiled and quicker than those of `-e`: beside
+the machine, `code` says which it was; where it says nothing, it was plain Python.
 """
 
 
