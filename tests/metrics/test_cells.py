@@ -1,7 +1,6 @@
 import math
 from itertools import accumulate
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,22 +114,6 @@ def test_a_gauge_that_cannot_be_read_is_left_out_and_logged(caplog):
 
     assert samples(gauge) == {("g", (("a", "whole"),)): 1}
     assert "could not be read" in caplog.text
-
-
-@pytest.mark.parametrize(("read", "value"), [(np.int64(3), 3), (np.float32(2.5), 2.5), (True, 1)])
-def test_a_gauge_may_read_numbers_of_numpy(read, value):
-    gauge = Gauge("g", "Depth.")
-    gauge.watch(lambda: read)
-    gauge.watch(lambda: 1)
-
-    assert samples(gauge) == {("g", ()): value + 1}
-
-
-def test_observations_may_be_an_array_of_numpy():
-    histogram = Histogram("h", "Seconds.", bounds=[1.0, 2.0])
-    histogram.observe_all(histogram.series(), np.array([0.5, 1.5, 3.0], np.float32))
-
-    assert histogram.copy()[0][1] == [1, 1, 1, 5.0]
 
 
 def test_an_observation_on_a_bound_is_within_it():

@@ -12,6 +12,7 @@ import pytest
 
 from batching.fakes import Inbox
 from redserve.batching import Batcher, BatchObserver, BatchPolicy, BatchRecorder, BatchReport
+from redserve.metrics.cells import Gauge, Histogram
 
 
 async def test_integers_of_numpy_count_rows_and_bytes():
@@ -93,3 +94,19 @@ def test_the_numbers_of_a_policy_may_be_of_numpy_and_its_sizes_any_sequence():
     assert BatchPolicy(max_batch_size=8, batch_sizes=[4, 8]).batch_sizes == (4, 8)
     with pytest.raises(TypeError):
         BatchPolicy(max_batch_size=8.0)
+
+
+@pytest.mark.parametrize(("read", "value"), [(np.int64(3), 3), (np.float32(2.5), 2.5), (True, 1)])
+def test_a_gauge_may_read_numbers_of_numpy(read, value):
+    gauge = Gauge("g", "Depth.")
+    gauge.watch(lambda: read)
+    gauge.watch(lambda: 1)
+
+    assert gauge.metric(gauge.copy()).samples[0].value == value + 1
+
+
+def test_observations_may_be_an_array_of_numpy():
+    histogram = Histogram("h", "Seconds.", bounds=[1.0, 2.0])
+    histogram.observe_all(histogram.series(), np.array([0.5, 1.5, 3.0], np.float32))
+
+    assert histogram.copy()[0][1] == [1, 1, 1, 5.0]
