@@ -1,12 +1,15 @@
 """Clients that hang up on the real server: their rows go, their neighbours stay, and the counters say so."""
 
 import asyncio
+import gc
 import json
 import socket
 
 import numpy as np
 import pytest
 from puppet_server import LIMIT_S, ROUTE, Exchange, PuppetServer, request_of, until
+
+from redserve.server.call import Call
 
 BATCH_ROWS = 16
 PLUG = 400
@@ -85,6 +88,23 @@ def test_one_that_leaves_before_its_body_is_complete_is_counted_and_never_queued
     until(lambda: server.in_flight == 0)
     assert server.value("requests_total", **ROUTE, code="499", outcome="cancelled") == 1
     assert engine.ran_rows == []
+
+
+def test_one_that_leaves_takes_its_body_along_before_the_garbage_collector_comes(server, engine):
+    gc.collect()
+    gc.disable()
+    try:
+        running = ask(server, 1)
+        assert engine.began.wait(LIMIT_S)
+        with ask(server, 2):
+            until(lambda: server.queued_rows == 1)
+        until(lambda: server.cancelled == 1)
+        engine.open()
+        answer_of(running)
+
+        until(lambda: not any(isinstance(each, Call) for each in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 def test_one_that_leaves_behind_pipelined_requests_leaves_no_trace(server, engine, caplog):

@@ -253,8 +253,10 @@ class FastRequest:
         """Nobody waits for the answer."""
         self.response_complete = True
         self._let_go()
-        if self._call is not None:
-            self._call.cancel()
+        self._pieces.clear()
+        call, self._call = self._call, None  # which has the body; this waits for the garbage collector
+        if call is not None:
+            call.cancel()
         model = self._door.service.model_label(self._target.model)
         self._end(499, "cancelled", "client_disconnected", model, 0)
 
