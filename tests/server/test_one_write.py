@@ -30,6 +30,9 @@ class Transport:
     def close(self):
         self.is_closed = True
 
+    def is_closing(self):
+        return self.is_closed
+
 
 class Exchange:
     """One request on uvicorn's side."""
@@ -102,15 +105,16 @@ async def test_the_date_is_the_one_of_the_answer():
 
 async def test_messages_are_sent_where_one_write_would_pass_something_by():
     one_write = OneWrite()
-    wrapped, logged, slow, gone, begun = (Exchange(access_log=number == 1) for number in range(5))
+    wrapped, logged, slow, gone, lost, begun = (Exchange(access_log=number == 1) for number in range(6))
     slow.flow.pause_writing()
     gone.cycle.disconnected = True
+    lost.transport.close()
     await begun.cycle.send({"type": "http.response.start", "status": 200, "headers": OK.headers})
 
     async def send(message):
         await wrapped.cycle.send(message)
 
     assert one_write.cycle_of(send, OK) is None
-    for exchange in (logged, slow, gone, begun):
+    for exchange in (logged, slow, gone, lost, begun):
         assert one_write.cycle_of(exchange.cycle.send, OK) is None
     assert one_write.cycle_of(Exchange().cycle.send, Reply(200, b"content-length: 65537\r\n", b"x" * 65_537)) is None

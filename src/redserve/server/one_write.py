@@ -23,14 +23,14 @@ class OneWrite:
         """What `write` needs; `None` where `send` has to be called.
 
         It has to where the server is another, somebody has wrapped it, uvicorn logs each request, or the client reads
-        too slowly.
+        too slowly or has left, which uvicorn does not tell those that wait in line behind another.
         """
         cycle = getattr(send, "__self__", None)
         if type(cycle) is not RequestResponseCycle or len(reply.body) > _MAX_BODY_BYTES:
             return None
         if cycle.access_log or cycle.flow.write_paused or cycle.disconnected or cycle.response_started:
             return None
-        return cycle
+        return None if cycle.transport.is_closing() else cycle
 
     def write(self, cycle: RequestResponseCycle, reply: Reply) -> None:
         """Send the whole reply, which says its length."""
