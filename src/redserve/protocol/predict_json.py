@@ -24,6 +24,7 @@ from redserve.protocol.json_lists import LARGE_BYTES, explain, fixed_sizes, list
 from redserve.protocol.messages import Body, Encoded, InferRequest
 from redserve.protocol.structure import weigh_json
 
+# Attributes of other modules are looked up here, and not for each request.
 _UNSET: Final = msgspec.UNSET
 _FLOAT32: Final = np.dtype(np.float32)
 _Rows: Final = np.ndarray
