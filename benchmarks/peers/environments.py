@@ -31,7 +31,8 @@ def interpreter(name: str, packages: tuple[str, ...]) -> Path:
     if not packages:
         return Path(sys.executable)
     wanted = [*packages, *(f"{package}=={version(package)}" for package in SAME)]
-    folder = CACHE / f"{name}-{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:12]}"
+    key = " ".join([sys.base_prefix, sys.version, *wanted])
+    folder = CACHE / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         print(f"making an environment for {name}: {' '.join(wanted)}", flush=True)
