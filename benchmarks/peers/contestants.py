@@ -16,6 +16,9 @@ UVICORN = ["--loop", "uvloop", "--http", "httptools", *QUIET]
 
 Setting = dict[str, Any]
 
+LONG_WAIT_MS = 20
+"""Long enough that a large batch fills."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -85,15 +88,25 @@ def bentoml(start: Start) -> list[str]:
     return [str(start.python), "-m", "bentoml", "serve", *service, *listen]
 
 
+def most(connections: int) -> int:
+    """Rows of a batch that still fills while some answers are on their way."""
+    return max(connections * 7 // 8, 2)
+
+
 def redserve_settings(workload: str, connections: int) -> list[Setting]:
     """One and two processes; for wide models both cores in one, by two engines, or by two threads."""
     one = [{"workers": 1, "intra_op_threads": 1, "max_batch_size": rows} for rows in (32, 64)]
     two = [{"workers": 2, "intra_op_threads": 1, "max_batch_size": rows} for rows in (16, 32)]
     if workload == "small":
         return [*one, *two]
-    two_engines = [{"instances": 2, "intra_op_threads": 1, "max_batch_size": rows} for rows in (16, 32, 64)]
+    two_engines = [{"instances": 2, "intra_op_threads": 1, "max_batch_size": rows} for rows in (32, 64)]
     two_threads = [{"intra_op_threads": 2, "max_batch_size": rows} for rows in (32, 64)]
-    return [*two_engines, *two_threads, *two]
+    rows = most(connections)
+    waiting = [
+        {"intra_op_threads": 2, "max_batch_size": rows, "max_queue_delay_ms": LONG_WAIT_MS},
+        {"workers": 2, "intra_op_threads": 1, "max_batch_size": rows // 2, "max_queue_delay_ms": LONG_WAIT_MS},
+    ]
+    return [*two_engines, *two_threads, *two, *waiting]
 
 
 def redserve_variables(start: Start) -> dict[str, str]:
@@ -104,13 +117,14 @@ def redserve_variables(start: Start) -> dict[str, str]:
 
 
 def mosec_settings(workload: str, connections: int) -> list[Setting]:
-    """Batches of a half and a quarter of the connections, short waits, one and two workers, for wide models threads."""
-    half, quarter = max(connections // 2, 1), max(connections // 4, 1)
+    """Small batches that wait shortly, large ones that wait until they are full; one and two workers, or threads."""
+    half, quarter, full = max(connections // 2, 1), max(connections // 4, 1), most(connections)
     choices = {(1, half, 1, 1), (2, half, 1, 1), (1, quarter, 1, 1), (2, quarter, 1, 1), (1, half, 2, 1)}
+    choices |= {(1, full, LONG_WAIT_MS, 1), (2, full // 2, LONG_WAIT_MS, 1)}
     if connections < 4:  # no batch of two comes together: none at all, or one that waits
         choices = {(1, 1, 1, 1), (2, 1, 1, 1), (1, 32, 1, 1), (1, 32, 2, 1)}
     if workload == "wide":
-        choices |= {(1, half, 1, 2), (1, quarter, 1, 2)}
+        choices |= {(1, half, 1, 2), (1, quarter, 1, 2), (1, full, LONG_WAIT_MS, 2)}
     names = ("workers", "max_batch_size", "max_wait_ms", "threads")
     return [dict(zip(names, choice, strict=True)) for choice in sorted(choices)]
 

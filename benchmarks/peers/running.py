@@ -59,7 +59,6 @@ class Running:
     def __enter__(self) -> Self:
         try:
             self._await_start()
-            self._workload.check(self.port)
         except BaseException:
             self.__exit__()
             raise
@@ -90,10 +89,11 @@ class Running:
         return [int(fields[0]) for fields in self._stats() if fields[2] != "Z"]
 
     def _await_start(self) -> None:
+        """Until every row is answered right: of several workers one may be ready long before another."""
         deadline_s = time.monotonic() + START_LIMIT_S
         while True:
             try:
-                return self._workload.check_one(self.port, 0)
+                return self._workload.check(self.port)
             except (OSError, WrongAnswer, ValueError) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline_s:
                     self._log.seek(0)
