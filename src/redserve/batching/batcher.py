@@ -40,6 +40,9 @@ class Batcher(Generic[P, R]):
             what is known; once they take four times as long, smoothed, a thread does it, for good. For calls of tens of
             microseconds, which a hop to a thread would double. One that hangs blocks the loop until `interrupt()` ends
             it, which is called after a quarter of a second; a thread then repeats it. `None`: never inline.
+        until_quiet: Whether a batch starts only once a turn of the event loop has brought nothing new, 5 ms at most, or
+            it is full. For a plain function that computes on all of the few cores that the loop has too. Without
+            effect inline.
         split: Cuts a payload of more than `max_batch_size` rows into parts `(payload, rows)` of at most that many.
         join: Makes the one result of the results of such parts, in order.
         service_times_s: What is known of the seconds that a call takes, by rows; measured at warm-up, say. The
@@ -66,6 +69,7 @@ class Batcher(Generic[P, R]):
         observer: BatchObserver | None = None,
         max_run_s: float | None = 60.0,
         inline_below_s: float | None = None,
+        until_quiet: bool = False,
         split: Callable[[P, int], list[tuple[P, int]]] | None = None,
         join: Callable[[list[R]], R] | None = None,
         service_times_s: Mapping[int, float] | None = None,
@@ -82,11 +86,12 @@ class Batcher(Generic[P, R]):
             ),
             max_run_s=max_run_s,
             inline_below_s=inline_below_s,
+            until_quiet=until_quiet,
             service_times_s=service_times_s or {},
             clock=clock,
         )
         self._dispatcher = self._crew.dispatcher
-        self.intake: Intake[P, R] = Intake(self._crew, policy, split=split, join=join, loop=self.loop, clock=clock)
+        self.intake: Intake[P, R] = Intake(self._crew, policy, split=split, join=join, clock=clock)
 
     async def __aenter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from redserve.batching.observer import GuardedRecorder
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.request import Answer, Request
 from redserve.batching.run import Instance, Run, Worker
+from redserve.batching.turns import Turns
 from redserve.batching.watchdog import Watchdog
 from redserve.batching.workers import Home, TaskWorker, ThreadWorker
 from redserve.errors import DeadlineExpired, PredictedLate, RedserveError, RunTimeout, ShuttingDown
@@ -45,6 +46,7 @@ class Crew(Generic[P, R]):
         recorder: Is told of each run.
         max_run_s: Longest that one call may take, or `None`.
         inline_below_s: As for the batcher.
+        until_quiet: As for the batcher.
         service_times_s: As for the batcher.
         clock: As for the batcher.
     """
@@ -58,6 +60,7 @@ class Crew(Generic[P, R]):
         recorder: GuardedRecorder,
         max_run_s: float | None,
         inline_below_s: float | None,
+        until_quiet: bool,
         service_times_s: Mapping[int, float],
         clock: Callable[[], float],
     ) -> None:
@@ -69,7 +72,8 @@ class Crew(Generic[P, R]):
         is_threaded = are_async == {False}
         if inline_below_s is not None and (len(functions) > 1 or not is_threaded):
             raise ValueError("only one plain function can run inline")
-        gate = LingerGate() if policy.linger and is_threaded and inline_below_s is None else None
+        until_quiet = until_quiet and is_threaded and inline_below_s is None
+        gate = LingerGate() if policy.linger and is_threaded and inline_below_s is None and not until_quiet else None
         cost = CostModel(service_times_s, policy.batch_sizes)
         self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(
             policy,
@@ -78,6 +82,11 @@ class Crew(Generic[P, R]):
             displace=self._refuse_soon,
             cost=cost,
             gate=gate,
+            leave_waiting=self._arm_soon if until_quiet else None,
+        )
+        loop = asyncio.get_running_loop()
+        self.turns = Turns(
+            loop, self.flush, until_quiet=until_quiet, is_full=lambda: self.dispatcher.is_full, clock=clock
         )
         self.is_closing = False
         self._is_broken = False
@@ -91,7 +100,7 @@ class Crew(Generic[P, R]):
         self.expiry: Expiry[Request[P, R]] = Expiry(self.dispatcher, turn_away=self._turn_away, clock=clock)
         self.all_ended = asyncio.Event()
         self._home: Home[P, R] = Home(
-            loop=asyncio.get_running_loop(),
+            loop=loop,
             dispatcher=self.dispatcher,
             clock=clock,
             max_reruns=policy.max_reruns,
@@ -198,6 +207,11 @@ class Crew(Generic[P, R]):
                 interrupt()
             except Exception:
                 _log.exception("interrupt failed", extra={"batcher": self._name})
+
+    def _arm_soon(self) -> None:
+        """Called by a worker, which is a thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for an answer any more
+            self._home.loop.call_soon_threadsafe(self.turns.arm)
 
     def _turn_away_soon(self, requests: list[Request[P, R]]) -> None:
         """Called by a worker, which may be a thread."""

@@ -40,6 +40,8 @@ class Dispatcher(Generic[W]):
         displace: Called, by whoever offers and with no lock held, with those that made room for others, and by how
             many seconds they would have been late; they have left the queue.
         gate: Whether a worker lingers; `None`: never.
+        leave_waiting: Where given, a worker that has ended a run takes nothing but a full batch, until `to_wake` is
+            asked; called by that worker, with no lock held, when it leaves rows that are to be asked for.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Dispatcher(Generic[W]):
         displace: Callable[[list[tuple[W, float]]], None],
         cost: CostModel | None = None,
         gate: LingerGate | None = None,
+        leave_waiting: Callable[[], None] | None = None,
     ) -> None:
         self.instances: list[Instance] = []
         self._clock = clock
@@ -61,6 +64,7 @@ class Dispatcher(Generic[W]):
         self._cost = cost or CostModel({})
         self._queue: BatchQueue[W] = BatchQueue(policy, self._cost)
         self._gate = gate
+        self._leave_waiting = leave_waiting
         self._running: dict[Worker, Run[W]] = {}
         self._idle: dict[Worker, float] = {}  # until when, at the latest
         self._admission: Admission[W] = Admission(
@@ -74,6 +78,11 @@ class Dispatcher(Generic[W]):
     def queued_rows(self) -> int:
         """Rows that wait now."""
         return self._queue.rows
+
+    @property
+    def is_full(self) -> bool:
+        """See `BatchQueue.is_full`; readable without the lock."""
+        return self._queue.is_full
 
     @property
     def running_rows(self) -> int:
@@ -135,6 +144,8 @@ class Dispatcher(Generic[W]):
             other.wake()
         if hopeless:
             self._turn_away(hopeless)
+        if self._leave_waiting is not None and worker.has_lingered:
+            self._leave_waiting()
         return step
 
     def end(self, worker: Worker) -> None:
@@ -230,6 +241,10 @@ class Dispatcher(Generic[W]):
                 worker.has_lingered = True
                 self._lingering[worker] = None
                 return now_s + linger_s
+        if self._leave_waiting is not None and ended is not None and self._queue.rows and not self._takes_at_once():
+            worker.has_lingered = True
+            self._lingering[worker] = None
+            return math.inf
 
         batch = self._queue.take(
             now_s=now_s, is_draining=self._is_draining, others_free_s=self._admission.others_free_s(now_s)
@@ -252,10 +267,13 @@ class Dispatcher(Generic[W]):
             self._cost.observe(rows=ended.batch.rows, seconds=now_s - ended.taken_s)
         return ended
 
+    def _takes_at_once(self) -> bool:
+        return bool(self._idle) or self._is_draining or self._queue.is_full
+
     def _linger_s(self, gate: LingerGate, ended: Run[W], now_s: float) -> float:
         """What the gate says, unless another worker is free to run what waits, or waiting gains nothing more."""
         gate.completed(rows=ended.batch.rows, seconds=now_s - ended.taken_s, now_s=now_s)
-        if self._idle or self._is_draining or self._queue.is_full:
+        if self._takes_at_once():
             return 0.0
         return gate.linger_s(answered=len(ended.batch.requests), waiting=len(self._queue))
 
@@ -263,7 +281,7 @@ class Dispatcher(Generic[W]):
         if not self._queue.rows:
             return None
         if not self._idle:
-            if self._lingering and self._queue.is_full:
+            if self._lingering and (self._leave_waiting is not None or self._queue.is_full):
                 return self._lingering.popitem()[0]
             return None
         due_s = self._queue.due_s()

@@ -1,10 +1,8 @@
-"""Where requests come in: looked at, queued, and one flush for all that a turn of the loop brings.
+"""Where requests come in: looked at, queued, and announced.
 
-submit ──> Dispatcher.offer ──> one flush a loop turn ──> Crew: runs, answers
+submit ──> Dispatcher.offer ──> Turns ──> Crew: runs, answers
 """
 
-import asyncio
-import contextvars
 from collections.abc import Callable, Hashable, Iterable
 from operator import index
 from typing import Any, Generic, TypeVar, final
@@ -28,7 +26,6 @@ class Intake(Generic[P, R]):
         policy: As for the batcher.
         split: As for the batcher.
         join: As for the batcher.
-        loop: It is called on.
         clock: As for the batcher.
     """
 
@@ -39,7 +36,6 @@ class Intake(Generic[P, R]):
         *,
         split: Callable[[P, int], Iterable[Any]] | None,
         join: Callable[[list[R]], R] | None,
-        loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
     ) -> None:
         self._crew = crew
@@ -47,12 +43,10 @@ class Intake(Generic[P, R]):
         self._slo_s = policy.slo_s
         self._split = split
         self._join = join
-        self._loop = loop
         self._clock = clock
+        self._turns = crew.turns
         self._dispatcher = crew.dispatcher
         self._leave_queue = crew.dispatcher.cancel
-        self._context = contextvars.Context()  # a flush belongs to none of the requests
-        self._is_flush_armed = False
 
     def submit(
         self,
@@ -111,14 +105,8 @@ class Intake(Generic[P, R]):
         return parts
 
     def _queue(self, *requests: Request[P, R]) -> None:
-        """All of them, which are one request, and have them run; whatever else this turn of the loop brings joins."""
+        """All of them, which are one request."""
         self._dispatcher.offer(*requests)
         if requests[0].deadline_s != NEVER_S:
             self._crew.expiry.watch(requests[0].deadline_s)
-        if not self._is_flush_armed:
-            self._is_flush_armed = True
-            self._loop.call_soon(self._flush, context=self._context)
-
-    def _flush(self) -> None:
-        self._is_flush_armed = False
-        self._crew.flush()
+        self._turns.arm()

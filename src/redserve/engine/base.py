@@ -46,9 +46,10 @@ class Engine(Protocol):
     """A loaded model. `run` and `interrupt` may be called from several threads at once.
 
     One whose runs take as long as those of the warm-up, whatever the values, and end soon after `interrupt`, may have
-    an attribute `can_run_inline` that is true: then short runs are made on the event loop itself. One on a GPU may have
-    `is_on_gpu`, that is true; `slots`, the runs that are worth having in progress at once; and `empty(shape, dtype)`,
-    which makes the arrays that batches are gathered in.
+    an attribute `can_run_inline` that is true: then short runs are made on the event loop itself. One whose runs take
+    all of the few cores that the loop has too may have `shares_cores` that is true: then a batch starts once the loop
+    is quiet. One on a GPU may have `is_on_gpu`, that is true; `slots`, the runs that are worth having in progress at
+    once; and `empty(shape, dtype)`, which makes the arrays that batches are gathered in.
     """
 
     @property

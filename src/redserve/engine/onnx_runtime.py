@@ -24,7 +24,7 @@ from redserve.engine.binding import choose_binding
 from redserve.engine.cuda_graphs import GraphBuffers, graph_obstacle
 from redserve.engine.cudart import find_cudart
 from redserve.engine.device_buffers import DeviceBuffers, RuntimeCopies
-from redserve.engine.onnx_options import Option, cuda_options, session_settings
+from redserve.engine.onnx_options import Option, cuda_options, session_settings, usable_cpus
 from redserve.engine.onnx_session import Device, OpenedSession, one_line, open_session, read_inputs, specs_of
 from redserve.engine.raw_binding import RawBinding
 from redserve.engine.samples import find_sampler
@@ -33,6 +33,7 @@ from redserve.engine.tensors import Array, Tensors
 from redserve.errors import ModelError, ModelLoadError
 
 _CPU = "CPUExecutionProvider"
+_FEW_CORES = 2
 _UNSET_VERSION = 9223372036854775807
 
 
@@ -53,6 +54,8 @@ class OnnxRuntimeEngine:
         intra_op_threads: Threads that share one run.
         can_run_inline: Whether a run takes as long as those of the warm-up, and ends when it is told to: on the CPU,
             with no size but the rows left to the request.
+        shares_cores: Whether a run takes all the cores that this process may use, and those are one or two. Of more the
+            event loop takes a small share, and there is room for it beside a run.
         slots: Runs that are worth having in progress at once: on a GPU two, so that one copies while another computes.
         is_on_gpu: Whether the provider is that of a GPU.
         arena: What decides, on a GPU, when memory is given back.
@@ -107,6 +110,7 @@ class OnnxRuntimeEngine:
         )
         has_fixed_sizes = all(type(size) is int for spec in self.inputs for size in spec.shape[1:])
         self.can_run_inline = has_fixed_sizes and not self.is_on_gpu
+        self.shares_cores = not self.is_on_gpu and self.intra_op_threads >= usable_cpus() <= _FEW_CORES
 
     @classmethod
     def load(

@@ -51,6 +51,7 @@ class Prepared:
         sizes: The only batch sizes that run, if they are few; batches are padded to them.
         curve: Measured seconds per batch size.
         example: One row and the model's answer to it; `None` where no made-up row runs.
+        shares_cores: Whether the event loop has only the cores that its runs take.
         is_short: Whether its runs may be made on the event loop, see `ModelOptions.inline_below_s`.
         lengths: Which rows of different lengths share a batch; `None`: none do.
         padding: What that costs, by bucket.
@@ -63,6 +64,7 @@ class Prepared:
     curve: tuple[CurvePoint, ...]
     example: tuple[Tensors, Outputs] | None
     is_short: bool
+    shares_cores: bool
     lengths: Lengths | None = None
     padding: tuple[PaddingCost, ...] = ()
 
@@ -109,7 +111,10 @@ def prepare(
     )
     answered = _run_example(engine, runners[0], sample)
     is_short = len(runners) == 1 and _is_short(engine, max_batch_size, options)
-    return Prepared(tuple(engines), runners, max_batch_size, sizes, curve, answered, is_short, lengths, padding)
+    shares_cores = len(runners) == 1 and getattr(engine, "shares_cores", False)
+    return Prepared(
+        tuple(engines), runners, max_batch_size, sizes, curve, answered, is_short, shares_cores, lengths, padding
+    )
 
 
 def try_out(load_engine: Callable[[], Engine], options: ModelOptions) -> None:
