@@ -24,7 +24,8 @@ from prometheus_client import CollectorRegistry
 from uvicorn.server import ServerState
 
 from redserve.server import Settings, create_app
-from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.http_limits import HttpLimits
+from redserve.server.http_protocol import HttpProtocol
 
 CONNECTIONS = 64
 BODY = json.dumps({"instances": [[round(0.1234 * index, 4) for index in range(16)]]}).encode()

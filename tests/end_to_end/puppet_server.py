@@ -20,7 +20,8 @@ from prometheus_client import CollectorRegistry
 from puppet_engine import PuppetEngine
 from redserve.engine.tensors import Array
 from redserve.server import Settings, create_app
-from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.http_limits import HttpLimits
+from redserve.server.http_protocol import HttpProtocol
 
 LIMIT_S = 30.0
 

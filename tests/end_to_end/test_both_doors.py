@@ -24,7 +24,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from redserve import demo
 from redserve.server import Settings, create_app
 from redserve.server.fast_door import FastDoor
-from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.http_limits import HttpLimits
+from redserve.server.http_protocol import HttpProtocol
 from redserve.server.runner import Server
 
 LIMIT_S = 20.0

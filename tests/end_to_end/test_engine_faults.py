@@ -17,7 +17,8 @@ from engine.onnx_models import hungry, row_encoding, slow
 from puppet_engine import PuppetEngine
 from redserve.engine.tensors import TensorSpec
 from redserve.server import Settings, create_app
-from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.http_limits import HttpLimits
+from redserve.server.http_protocol import HttpProtocol
 
 LIMIT_S = 30.0
 DEMO = Path(__file__).parents[2] / "src/redserve/demo/digits.onnx"

@@ -10,7 +10,7 @@ import pytest
 from served import Served
 
 from engine.onnx_models import row_encoding
-from redserve.server.http_protocol import MAX_PIPELINED
+from redserve.server.http_limits import MAX_PIPELINED
 
 BODY = b'{"instances": [[1, 2, 3, 4]]}'
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (

@@ -17,7 +17,8 @@ import pytest
 from end_to_end.open_inference_published import published
 from engine.onnx_models import adding, text, two_outputs_renamed
 from redserve.server import Settings, create_app
-from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.http_limits import HttpLimits
+from redserve.server.http_protocol import HttpProtocol
 
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 LIMIT_S = 20.0

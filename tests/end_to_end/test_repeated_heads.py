@@ -13,8 +13,8 @@ import pytest
 from test_both_doors import GOOD, KEY, LIMIT_S, ROW, Pair, request, same
 from test_large_bodies import DATA, statuses, v2
 
-from redserve.server.http_protocol import MAX_UNKNOWN_HEADS, HttpProtocol
-from redserve.server.known_heads import MAX_KNOWN_BYTES
+from redserve.server.http_protocol import HttpProtocol
+from redserve.server.known_heads import MAX_KNOWN_BYTES, MAX_UNKNOWN_HEADS
 
 PLAIN = request(close=False)
 BARE_ROWS = request(body=DATA, content_type="application/octet-stream", close=False)

@@ -8,7 +8,8 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from redserve.server import Settings, create_app
-from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.http_limits import HttpLimits
+from redserve.server.http_protocol import HttpProtocol
 
 HEADER_TIMEOUT_S = 10_000
 WRITE_TIMEOUT_S = 20

@@ -10,7 +10,7 @@ TEXT = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\
 
 def head_of(*more: tuple[bytes, bytes]) -> KnownHead:
     lines = [*LINES, *more]
-    return KnownHead(b"/predict", lines, dict(lines), 5)
+    return KnownHead(b"/predict", lines, dict(lines), 5, len(TEXT))
 
 
 def test_a_plain_head_is_remembered():

@@ -14,7 +14,7 @@ much of its body, to be copied.
 import asyncio
 from typing import Protocol
 
-from redserve.server.fast_door import FastRequest
+from redserve.server.fast_request import FastRequest
 from redserve.server.known_heads import MAX_KNOWN_BYTES
 
 _SCRATCH_BYTES = 65_536

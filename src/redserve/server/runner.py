@@ -25,7 +25,8 @@ from redserve.server.application import has_only_own_middleware
 from redserve.server.backlog import close_and_take_backlog
 from redserve.server.banner import banner
 from redserve.server.descriptors import room_for
-from redserve.server.http_protocol import HttpLimits, HttpProtocol
+from redserve.server.http_limits import HttpLimits
+from redserve.server.http_protocol import HttpProtocol
 from redserve.server.logs import configure_logging
 from redserve.server.settings import Settings
 
