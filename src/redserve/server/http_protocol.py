@@ -10,7 +10,7 @@ the order of the answers is uvicorn's business alone.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, final
 
 import httptools
 from uvicorn.config import Config
@@ -29,6 +29,7 @@ MIN_DIRECT_BYTES: Final = 65_536
 """If more of a body is missing, it is not parsed."""
 
 
+@final
 class HttpProtocol(LimitedProtocol):
     """One connection.
 
