@@ -151,10 +151,11 @@ def test_rows_that_change_each_other_are_run_one_by_one_with_one_graph(tmp_path)
 
 
 def test_where_no_gpu_comes_up_runs_go_as_ever(tmp_path):
+    before = graph_threads()  # those of engines that are closed may still be on their way out
     engine = load(models.row_encoding(tmp_path), device="auto")
     if not engine.is_on_gpu:
         assert engine.can_run_inline
-        assert not graph_threads()
+        assert not graph_threads() - before
 
 
 def test_no_batch_with_graphs_runs_on_the_event_loop(tmp_path):
