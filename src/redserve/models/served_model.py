@@ -3,21 +3,21 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import final
 
 from redserve.batching import Answer, Batcher, BatchObserver, Ticket
-from redserve.batching.intake import Intake
 from redserve.engine.base import Engine
 from redserve.engine.curve import CurvePoint
 from redserve.engine.length_cost import PaddingCost
 from redserve.engine.lengths import Lengths
-from redserve.engine.tensors import Tensors, check_tensors, group_of, join_rows, size_bytes_of, split_rows
-from redserve.errors import ModelNotReady, RedserveError, ShuttingDown, TooManyRows
+from redserve.engine.tensors import Tensors, join_rows, split_rows
+from redserve.errors import ModelNotReady, RedserveError, ShuttingDown
 from redserve.models.daemon import in_daemon_thread
+from redserve.models.entrance import Entrance
 from redserve.models.monitor import Monitor
 from redserve.models.options import ModelOptions
 from redserve.models.prepare import Outputs, prepare, try_out
@@ -92,7 +92,7 @@ class ServedModel:
         self._observer = observer
         self._engines: tuple[Engine, ...] = ()
         self._batcher: Batcher[Tensors, Outputs] | None = None
-        self._intake: Intake[Tensors, Outputs] | None = None  # the batcher's
+        self._entrance: Entrance | None = None
         self._holders = 0
         self._is_let_go = asyncio.Event()
         self._is_let_go.set()
@@ -107,6 +107,20 @@ class ServedModel:
         if not self._engines:
             raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
         return self._engines[0]
+
+    @property
+    def entrance(self) -> Entrance:
+        """What every request passes: its `infer` is ours, without the way through plain Python.
+
+        Raises:
+            ModelNotReady: It is not loaded.
+            ShuttingDown: It was stopped before.
+        """
+        if self._entrance is None:
+            if self.state is ModelState.STOPPED:
+                raise ShuttingDown
+            raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
+        return self._entrance
 
     @property
     def labels(self) -> Mapping[str, Sequence[str]]:
@@ -176,7 +190,14 @@ class ServedModel:
             split=split_rows,
             join=join_rows,
         )
-        self._intake = self._batcher.intake
+        self._entrance = Entrance(
+            self._batcher.intake,
+            self.engine.inputs,
+            is_row_wise=self.engine.batchability.is_row_wise,
+            finite=self.options.finite,
+            max_queue_rows=self.policy.max_queue_rows,
+            lengths=self.lengths,
+        )
         self._become(ModelState.READY, "")
         logger.info(
             "model is ready",
@@ -215,25 +236,7 @@ class ServedModel:
             ModelNotReady: It is not ready.
             ShuttingDown: It is draining.
         """
-        if self._intake is None:
-            if self.state is ModelState.STOPPED:
-                raise ShuttingDown
-            raise ModelNotReady(f"model {self.name!r} is not ready: {self.reason}")
-        group: Hashable
-        if is_checked:
-            (tensor,) = tensors.values()
-            rows, size_bytes, group = len(tensor), tensor.nbytes, tensor.shape[1:]
-        else:
-            engine = self.engine
-            if self.options.finite is not None:
-                finite = self.options.finite
-            rows = check_tensors(engine.inputs, tensors, row_wise=engine.batchability.is_row_wise, finite=finite)
-            size_bytes, group = size_bytes_of(tensors), group_of(tensors)
-        if rows > self.policy.max_queue_rows:
-            raise TooManyRows(rows, limit=self.policy.max_queue_rows)
-        if self.lengths is not None:
-            group = self.lengths.group_of(tensors)
-        return self._intake.submit(tensors, answer, rows, group, size_bytes, deadline_s)
+        return self.entrance.infer(tensors, answer, deadline_s=deadline_s, finite=finite, is_checked=is_checked)
 
     def probe(self, answer: Callable[[Answer[Outputs]], None]) -> None:
         """Run the example, behind whatever waits; `answer` is called once, on the loop.
@@ -275,7 +278,9 @@ class ServedModel:
     async def _free(self) -> None:
         """Let go of all that holds memory. In a thread: giving a hundred megabytes back takes milliseconds."""
         engines, self._engines = self._engines, ()
-        self._batcher = self._intake = self.example = None
+        self._batcher = self.example = None
+        if self._entrance is not None:
+            self._entrance.close()
         if engines:
             await in_daemon_thread(partial(_close, engines), name=f"redserve-free-{self.name}")
 

@@ -143,7 +143,7 @@ class Call:
                 self._headers.get(TIMEOUT_MS), arrived_s=self._arrived_s, timeout_s=request.timeout_s
             )
         try:
-            self._ticket = endpoint.model.infer(
+            self._ticket = endpoint.entrance.infer(
                 request.tensors,
                 self._ran,
                 deadline_s=self.deadline_s,

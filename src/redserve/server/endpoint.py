@@ -23,12 +23,14 @@ class Endpoint:
 
     Attributes:
         model: The same.
+        entrance: Its, which every request passes.
         statistics: The same.
         deadlines: When answers of this model are due.
     """
 
     def __init__(self, model: ServedModel, statistics: ModelStatistics, deadlines: Deadlines) -> None:
         self.model = model
+        self.entrance = model.entrance
         self.statistics = statistics
         timeout_s = model.options.timeout_s
         self.deadlines = deadlines if timeout_s is None else replace(deadlines, default_s=timeout_s)
