@@ -2,7 +2,7 @@
 
     folder -> source: wanted versions -> transitions: add, load, unload -> running: who serves under which name
     load_engine() -> Engine -> curve -> largest batch -> warm-up -> Batcher: ready
-    infer(tensors) -> check -> Batcher.submit -> answer, once
+    infer(tensors) -> entrance: check -> the batcher's queue -> answer, once
     each run -> Monitor -> Health: unhealthy once 3 runs in a row and a probe failed, healthy once one succeeds
 
 Loading runs in a thread of its own (an ONNX session takes seconds), which a shutdown does not wait for.
