@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from browser import PACKAGE, find_browser
 from tools import ToolsMissing, find_tools
 
 # Writes a package, or fails as apt does with an empty index until `apt-get update` has been run.
@@ -99,3 +100,12 @@ def test_others_are_told_why_nothing_could_be_fetched(
 def test_a_system_without_apt_is_told_so(path: Path, cache: Path) -> None:
     with pytest.raises(ToolsMissing, match="no apt-get to fetch them"):
         find_tools(cache=cache)
+
+
+def test_another_run_of_the_tests_may_unpack_chromium_first(path: Path, cache: Path) -> None:
+    plan = f"""case "$1" in -s) echo "Inst {PACKAGE} (1)";; download) : > one.deb;; esac"""
+    write_program(path, "apt-get", f"#!/bin/sh\n{plan}\n")
+    write_program(path, "dpkg", f"#!/bin/sh\n/bin/mkdir -p unpacked {cache}/chromium/usr\n")
+
+    assert find_browser(cache=cache).program.is_relative_to(cache / "chromium")
+    assert [entry.name for entry in cache.iterdir()] == ["chromium"]
