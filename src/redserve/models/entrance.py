@@ -72,5 +72,5 @@ class Entrance:
         return self._intake.submit(tensors, answer, rows, group, size_bytes, deadline_s)
 
     def close(self) -> None:
-        """Take no more, and hold nothing of the model."""
+        """Take no more, and let go of the batcher and its engines."""
         self._intake = None
