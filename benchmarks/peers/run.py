@@ -6,11 +6,13 @@
 
 small is a perceptron that costs nothing beside HTTP; wide is one on which batching pays. Each server has an environment
 of its own, which is made on first use (`environments.py`), with the same version of ONNX Runtime, the same model file
-and the same session options; FastAPI runs in redserve's, whose dependency it is. Before each timing 64 different rows
-are sent at once and every answer is compared with ONNX Runtime's, and again afterwards. Each contestant first tries its
-settings (`contestants.py`) and keeps the best. Then they take turns, A B C, C B A, with a fresh server each time;
-ratios are taken round by round, between neighbours in time, and are medians over the rounds with the least and the
-largest beside them. CPU is that of all processes of a server, by request.
+and the same session options; FastAPI runs in redserve's, whose dependency it is. All have the Python that runs this:
+here Debian's, which is built with profile-guided optimisation, like that of the official container images; one that is
+built without it, as by pyenv's defaults, takes about 15 % more CPU for a request to redserve. Before each timing 64
+different rows are sent at once and every answer is compared with ONNX Runtime's, and again afterwards. Each contestant
+first tries its settings (`contestants.py`) and keeps the best. Then they take turns, A B C, C B A, with a fresh server
+each time; ratios are taken round by round, between neighbours in time, and are medians over the rounds with the least
+and the largest beside them. CPU is that of all processes of a server, by request.
 
 Closed loop: so many connections, the next request when the answer is there, 64 rows in turn. Open loop: Poisson
 arrivals by redserve's own sender, latency from the planned time; nobody is asked for more than nine tenths of its own

@@ -69,10 +69,12 @@ Decision: on few cores a batch starts when the loop is quiet, where the caller s
     A thread that computes on all cores there are takes them from the loop, which then brings the next rows later, in
     two halves again; and each of the engine's own threads waits for the one that the loop has delayed. So with
     `until_quiet` a batch starts once a turn of the loop has brought nobody, or it is full, and after a run the thread
-    leaves it to the loop when to start the next; it costs a lone request one empty turn. A perceptron of 256-3x2048-10
-    on two cores, as it is served by default, 64 connections that wait for each answer: 1.2 to 1.3 times the requests,
-    p99 half; 128, whose halves are full batches, 1.03 to 1.07. Refused where cores are left, since a start beside the
-    loop then wins: with one thread of two cores it loses 5 to 10 %, and with more than two cores nobody has measured.
+    leaves it to the loop when to start the next. A perceptron of 256-3x2048-10 on two cores, as it is served by
+    default: 16, 64 and 128 connections that wait for each answer get 1.25, 1.21 and 1.05 times as many (128 fill two
+    batches in any case), with p99 0.80, 0.72 and 0.93 times as long; Poisson arrivals of 200, 1,000 and 4,000 a second
+    wait 0.95, 0.93 and 0.84 times as long at the median; one connection sees no difference beyond the noise.
+    `benchmarks/until_quiet.py`, `benchmarks/results/until_quiet.json`. Refused where cores are left, since a start
+    beside the loop then wins: with one thread of two cores it lost 5 to 10 %; more than two were not measured.
 
 Decision: threads of our own.
     One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: a thread of its pool cannot take
