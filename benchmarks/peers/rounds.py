@@ -15,6 +15,9 @@ from running import Running
 from workload import Workload
 
 TUNING_PASSES = 2
+WARM_UPS = 5
+"""Tries, until one is answered whole: of several processes one may take connections before its model is ready."""
+
 QUIET_CORES = 0.25
 """What the machine's other processes may take of it; a load that they took more from is repeated."""
 
@@ -84,11 +87,15 @@ def one_round(contestant: Contestant, workload: Workload, setting: Setting, exte
 
 def ask(server: Running, workload: Workload, extent: Extent, *, seconds: float) -> dict[str, Any]:
     """A closed loop, warmed up."""
-    how = {"connections": extent.connections}
-    drivers.closed(extent.driver, workload, server.port, seconds=extent.warm_up_s, **how)
-    return undisturbed(
-        server, extent.tries, partial(drivers.closed, extent.driver, workload, server.port, seconds=seconds, **how)
-    )
+    load = partial(drivers.closed, extent.driver, workload, server.port, connections=extent.connections)
+    for left in reversed(range(WARM_UPS)):
+        try:
+            load(seconds=extent.warm_up_s)
+            break
+        except drivers.Failed:
+            if not left:
+                raise
+    return undisturbed(server, extent.tries, partial(load, seconds=seconds))
 
 
 def undisturbed(server: Running, tries: int, load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
