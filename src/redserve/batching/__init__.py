@@ -13,7 +13,7 @@ Theory of operation
     `admission`, `batch_queue` (of `line`s of what is `waiting`), `window`, `cost`, `isolate` and `linger` decide, and
     are told the time. `dispatcher` holds the one lock, for the time of an offer, a take or a cancel. `workers` are the
     threads and tasks, `inline` the loop itself, which make their `attempts` at a `run`, `crew` is their side on the
-    loop with the `watchdog` and the `expiry`, `intake` takes requests, whose `turns` announce them, `batcher` and `batched`
+    loop with the `watchdog` and the `expiry`, `intake` takes requests, `turns` announce them, `batcher` and `batched`
     are what callers see.
 
 The contract

@@ -21,6 +21,7 @@ from redserve.batching.cost import CostModel
 from redserve.batching.linger import LingerGate
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
+from redserve.batching.turns import NEVER_QUIET_S
 from redserve.batching.waiting import Waiting
 
 W = TypeVar("W", bound=Waiting)
@@ -40,8 +41,8 @@ class Dispatcher(Generic[W]):
         displace: Called, by whoever offers and with no lock held, with those that made room for others, and by how
             many seconds they would have been late; they have left the queue.
         gate: Whether a worker lingers; `None`: never.
-        leave_waiting: Where given, a worker that has ended a run takes nothing but a full batch, until `to_wake` is
-            asked; called by that worker, with no lock held, when it leaves rows that are to be asked for.
+        leave_waiting: Where given, a worker that has ended a run takes nothing but a full batch until `to_wake` is
+            asked, or for `NEVER_QUIET_S`; called by that worker, with no lock held, when it leaves rows waiting.
     """
 
     def __init__(
@@ -244,7 +245,7 @@ class Dispatcher(Generic[W]):
         if self._leave_waiting is not None and ended is not None and self._queue.rows and not self._takes_at_once():
             worker.has_lingered = True
             self._lingering[worker] = None
-            return math.inf
+            return now_s + NEVER_QUIET_S
 
         batch = self._queue.take(
             now_s=now_s, is_draining=self._is_draining, others_free_s=self._admission.others_free_s(now_s)

@@ -9,7 +9,8 @@ import contextvars
 from collections.abc import Callable
 from typing import Final, final
 
-_NEVER_QUIET_S: Final = 0.005  # a loop that is never quiet is behind; the batch must not wait until it has caught up
+NEVER_QUIET_S: Final = 0.005
+"""A loop that is not quiet for so long is behind; what waits must not wait until it has caught up."""
 
 
 @final
@@ -49,7 +50,7 @@ class Turns:
         if not self._is_armed:
             self._is_armed = True
             if self._until_quiet:
-                self._until_s = self._clock() + _NEVER_QUIET_S
+                self._until_s = self._clock() + NEVER_QUIET_S
             self._loop.call_soon(self._turn, context=self._context)
 
     def _turn(self) -> None:
