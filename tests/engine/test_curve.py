@@ -52,6 +52,13 @@ def test_the_curve_ends_when_two_doublings_bring_nothing():
     assert sizes(measure_curve(engine, clock=engine.clock)) == [1, 2, 4, 8, 16]
 
 
+def test_a_machine_that_was_busy_with_something_else_for_a_moment_does_not_end_the_curve():
+    engine = TimedEngine(lambda rows: (0.001 + 0.000001 * rows) * (20 if 0.02 < engine.now_s < 0.3 else 1))
+    curve = measure_curve(engine, clock=engine.clock)
+    assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64]
+    assert [point.seconds for point in curve] == pytest.approx([0.001 + 0.000001 * point.rows for point in curve])
+
+
 def test_the_curve_ends_when_the_budget_is_used_up():
     engine = TimedEngine(lambda rows: 1.0)
     assert sizes(measure_curve(engine, budget_s=5.0, clock=engine.clock)) == [1]
