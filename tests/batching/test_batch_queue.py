@@ -55,6 +55,14 @@ def test_a_full_batch_leaves_the_rest_in_line():
     assert taken(queue, 5.0) == Batch(requests[3:], rows=2, why="idle")
 
 
+def test_what_waits_can_wait_until_a_batch_is_full():
+    queue = queue_of(waiting(), waiting(), max_batch_size=3)
+    assert queue.can_wait(1e9)
+
+    queue.offer(waiting())
+    assert not queue.can_wait(0.0)
+
+
 def test_the_oldest_request_bounds_the_delay():
     first, second = waiting(0.0), waiting(0.004)
     queue = queue_of(first, second, max_queue_delay_s=0.005)
@@ -321,6 +329,13 @@ def test_no_deadline_is_missed_for_company_nor_by_who_wakes_a_little_late():
 
     assert queue.due_s() == pytest.approx(0.015)  # 10 ms to run, 3 ms for its noise, 2 ms to wake
     assert taken(queue, 0.017).why == "delay"
+
+
+def test_it_can_wait_as_long_as_no_deadline_is_missed_for_it():
+    queue = costed(waiting(0.0, deadline_s=0.030), waiting(0.0))
+
+    assert queue.can_wait(0.014)
+    assert not queue.can_wait(0.016)
 
 
 def test_a_full_group_does_not_end_the_delay_of_one_that_is_due_earlier():

@@ -33,7 +33,7 @@ async def flushed_in_turn(*, until_quiet: bool, turn_s: float = 0.0, full_from: 
         asyncio.get_running_loop(),
         lambda: flushes.append(turn),
         until_quiet=until_quiet,
-        is_full=lambda: turn >= full_from,
+        can_wait=lambda: turn < full_from,
         clock=clock,
     )
     while not flushes:
@@ -110,6 +110,22 @@ async def test_a_thread_that_waits_for_quiet_is_woken_by_those_who_come_after_it
         engine.end(1)
 
     assert engine.calls == [[1], [2]]
+
+
+async def test_a_batcher_that_was_closed_while_its_thread_waited_leaves_no_timer():
+    engine, inbox = PuppetEngine(), Inbox()
+    batcher = Batcher(engine, until_quiet=True)
+    batcher.submit(1, inbox.slot(1))
+    await engine.entered()
+    ticket = batcher.submit(2, inbox.slot(2))
+    engine.end(0)
+    await inbox.wait(1)
+    ticket.cancel()
+    await batcher.aclose()
+    await turns(5)
+
+    loop: Any = asyncio.get_running_loop()
+    assert [timer for timer in loop._scheduled if not timer.cancelled()] == []
 
 
 async def test_what_waits_for_quiet_is_run_by_a_batcher_that_closes():

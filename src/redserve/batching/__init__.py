@@ -26,8 +26,9 @@ The contract
       answer. An empty queue takes everybody. Without any deadline all of this costs nothing.
     - Without a deadline a request is never late; among those with deadlines it takes its turn `PATIENCE_S` after its
       arrival.
-    - An idle engine never waits while work is queued, by default. A request then waits for the running call and for
-      the batches of those ahead of it: one for each `max_batch_size` rows of a group, the last of which it joins.
+    - An idle engine never waits while work is queued, by default and without `until_quiet`. A request waits for the
+      running call and for the batches of those ahead of it: one for each `max_batch_size` rows of a group, the last of
+      which it joins.
     - With `max_queue_delay_s` an idle engine may wait until its oldest request is that old; a group that fills a batch
       earlier does not wait for it. Under load it changes nothing, since the oldest is that old already. It buys time of
       the device, not latency: choose it where the device is shared or billed.
@@ -68,13 +69,14 @@ Decision: linger after a batch, gated.
 Decision: on few cores a batch starts when the loop is quiet, where the caller says so.
     A thread that computes on all cores there are takes them from the loop, which then brings the next rows later, in
     two halves again; and each of the engine's own threads waits for the one that the loop has delayed. So with
-    `until_quiet` a batch starts once a turn of the loop has brought nobody, or it is full, and after a run the thread
-    leaves it to the loop when to start the next. A perceptron of 256-3x2048-10 on two cores, as it is served by
-    default: 16, 64 and 128 connections that wait for each answer get 1.25, 1.21 and 1.05 times as many (128 fill two
-    batches in any case), with p99 0.80, 0.72 and 0.93 times as long; Poisson arrivals of 200, 1,000 and 4,000 a second
-    wait 0.95, 0.93 and 0.84 times as long at the median; one connection sees no difference beyond the noise.
-    `benchmarks/until_quiet.py`, `benchmarks/results/until_quiet.json`. Refused where cores are left, since a start
-    beside the loop then wins: with one thread of two cores it lost 5 to 10 %; more than two were not measured.
+    `until_quiet` a batch starts once a turn of the loop has brought nobody, or 5 ms later, or when one is full or a
+    deadline would be missed; after a run, too, the thread leaves it to the loop when to start the next. A perceptron of
+    256-3x2048-10 on two cores, as it is served by default: 16, 64 and 128 connections that wait for each answer get
+    1.25, 1.21 and 1.05 times as many (128 fill two batches in any case), with p99 0.80, 0.72 and 0.93 times as long;
+    Poisson arrivals of 200, 1,000 and 4,000 a second wait 0.95, 0.93 and 0.84 times as long at the median; at one
+    connection the noise is larger than any difference. `benchmarks/until_quiet.py`,
+    `benchmarks/results/until_quiet.json`. Refused where cores are left, since a start beside the loop then wins: with
+    one thread of two cores it lost 5 to 10 %; more than two were not measured.
 
 Decision: threads of our own.
     One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: a thread of its pool cannot take

@@ -61,6 +61,10 @@ class BatchQueue(Generic[W]):
         """Whether some group fills a batch, so that waiting longer gains it nothing."""
         return bool(self._full)
 
+    def can_wait(self, until_s: float) -> bool:
+        """Whether no batch is full, and no deadline is missed for it if the next one begins at `until_s`."""
+        return not self._full and until_s < self._safe_start_s()
+
     def offer(self, *requests: W) -> None:
         """Queue `requests`, all of them or none.
 
@@ -203,10 +207,14 @@ class BatchQueue(Generic[W]):
     def _delay_ends_s(self) -> float:
         """When whoever waits has waited for company long enough; no deadline is missed for it."""
         ends_s = next(iter(self._by_arrival)).arrived_s + self._policy.max_queue_delay_s
-        if not (self._policy.max_queue_delay_s and self._with_deadline):
-            return ends_s
+        return min(ends_s, self._safe_start_s()) if self._policy.max_queue_delay_s else ends_s
+
+    def _safe_start_s(self) -> float:
+        """`latest_start_s`, but with all likely noise."""
+        if not self._with_deadline:
+            return math.inf
         margin_s = _WAKE_LATE_S + 3 * math.sqrt(self._cost.noise) * self._cost.service_s(self._max_rows)
-        return min(ends_s, self.latest_start_s() - margin_s)
+        return self.latest_start_s() - margin_s
 
     def _insert(self, request: W) -> None:
         line = self._lines.get(request.group)

@@ -40,9 +40,10 @@ class Batcher(Generic[P, R]):
             what is known; once they take four times as long, smoothed, a thread does it, for good. For calls of tens of
             microseconds, which a hop to a thread would double. One that hangs blocks the loop until `interrupt()` ends
             it, which is called after a quarter of a second; a thread then repeats it. `None`: never inline.
-        until_quiet: Whether a batch starts only once a turn of the event loop has brought nothing new, 5 ms at most, or
-            it is full. For a plain function that computes on all of the few cores that the loop has too. Without
-            effect inline.
+        until_quiet: Whether a batch starts only once a turn of the event loop has brought nothing new, 5 ms and what is
+            left of a turn at most, unless one is full or a deadline would be missed. For one plain function that
+            computes on all of the few cores that the loop has too; without effect for any other, or one that is or
+            was called inline.
         split: Cuts a payload of more than `max_batch_size` rows into parts `(payload, rows)` of at most that many.
         join: Makes the one result of the results of such parts, in order.
         service_times_s: What is known of the seconds that a call takes, by rows; measured at warm-up, say. The

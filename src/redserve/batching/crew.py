@@ -72,7 +72,7 @@ class Crew(Generic[P, R]):
         is_threaded = are_async == {False}
         if inline_below_s is not None and (len(functions) > 1 or not is_threaded):
             raise ValueError("only one plain function can run inline")
-        until_quiet = until_quiet and is_threaded and inline_below_s is None
+        until_quiet = until_quiet and is_threaded and inline_below_s is None and len(functions) == 1
         gate = LingerGate() if policy.linger and is_threaded and inline_below_s is None and not until_quiet else None
         cost = CostModel(service_times_s, policy.batch_sizes)
         self.dispatcher: Dispatcher[Request[P, R]] = Dispatcher(
@@ -85,9 +85,7 @@ class Crew(Generic[P, R]):
             leave_waiting=self._arm_soon if until_quiet else None,
         )
         loop = asyncio.get_running_loop()
-        self.turns = Turns(
-            loop, self.flush, until_quiet=until_quiet, is_full=lambda: self.dispatcher.is_full, clock=clock
-        )
+        self.turns = Turns(loop, self.flush, until_quiet=until_quiet, can_wait=self.dispatcher.can_wait, clock=clock)
         self.is_closing = False
         self._is_broken = False
         self._name = name

@@ -41,8 +41,8 @@ class Dispatcher(Generic[W]):
         displace: Called, by whoever offers and with no lock held, with those that made room for others, and by how
             many seconds they would have been late; they have left the queue.
         gate: Whether a worker lingers; `None`: never.
-        leave_waiting: Where given, a worker that has ended a run takes nothing but a full batch until `to_wake` is
-            asked, or for `NEVER_QUIET_S`; called by that worker, with no lock held, when it leaves rows waiting.
+        leave_waiting: Where given, the one worker there is takes nothing after a run until `to_wake` is asked, or for
+            `NEVER_QUIET_S`, if what waits can wait; called by that worker, with no lock held, when it leaves rows.
     """
 
     def __init__(
@@ -79,11 +79,6 @@ class Dispatcher(Generic[W]):
     def queued_rows(self) -> int:
         """Rows that wait now."""
         return self._queue.rows
-
-    @property
-    def is_full(self) -> bool:
-        """See `BatchQueue.is_full`; readable without the lock."""
-        return self._queue.is_full
 
     @property
     def running_rows(self) -> int:
@@ -124,6 +119,11 @@ class Dispatcher(Generic[W]):
         """See `BatchQueue.clear`."""
         with self._lock:
             return self._queue.clear()
+
+    def can_wait(self) -> bool:
+        """Whether the next batch may begin `NEVER_QUIET_S` later; see `BatchQueue.can_wait`."""
+        with self._lock:
+            return self._queue.can_wait(self._clock() + NEVER_QUIET_S)
 
     def to_wake(self) -> Worker | None:
         """The idle worker that has to ask for its next step now; it counts as idle no more."""
@@ -226,6 +226,7 @@ class Dispatcher(Generic[W]):
 
     def _next_step(self, worker: Worker, now_s: float) -> Run[W] | float | None:
         instance = worker.instance
+        has_lingered, worker.has_lingered = worker.has_lingered, False
         if worker in instance.stuck:
             instance.stuck.discard(worker)
             if instance.worker is not None:
@@ -235,14 +236,13 @@ class Dispatcher(Generic[W]):
         if self._is_stopped or (self._is_draining and not self._queue.rows):
             instance.worker = None
             return None
-        has_lingered, worker.has_lingered = worker.has_lingered, False
         if ended is not None and self._gate is not None:
             linger_s = self._linger_s(self._gate, ended, now_s)
             if linger_s:
                 worker.has_lingered = True
                 self._lingering[worker] = None
                 return now_s + linger_s
-        if self._leave_waiting is not None and ended is not None and self._queue.rows and not self._takes_at_once():
+        if self._leave_waiting is not None and ended is not None and self._may_leave_waiting(now_s):
             worker.has_lingered = True
             self._lingering[worker] = None
             return now_s + NEVER_QUIET_S
@@ -268,13 +268,13 @@ class Dispatcher(Generic[W]):
             self._cost.observe(rows=ended.batch.rows, seconds=now_s - ended.taken_s)
         return ended
 
-    def _takes_at_once(self) -> bool:
-        return bool(self._idle) or self._is_draining or self._queue.is_full
+    def _may_leave_waiting(self, now_s: float) -> bool:
+        return self._queue.rows > 0 and not self._is_draining and self._queue.can_wait(now_s + NEVER_QUIET_S)
 
     def _linger_s(self, gate: LingerGate, ended: Run[W], now_s: float) -> float:
         """What the gate says, unless another worker is free to run what waits, or waiting gains nothing more."""
         gate.completed(rows=ended.batch.rows, seconds=now_s - ended.taken_s, now_s=now_s)
-        if self._takes_at_once():
+        if self._idle or self._is_draining or self._queue.is_full:
             return 0.0
         return gate.linger_s(answered=len(ended.batch.requests), waiting=len(self._queue))
 

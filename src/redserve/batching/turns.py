@@ -20,8 +20,8 @@ class Turns:
     Args:
         loop: Its turns.
         flush: Called without the context of any request.
-        until_quiet: Whether to wait for a turn that brings nobody, 5 ms at most.
-        is_full: Whether a batch is full, so that waiting is over.
+        until_quiet: Whether to wait for a turn that brings nobody: 5 ms at most, and what is left of a turn.
+        can_wait: Whether so long may be waited at all.
         clock: Seconds that only grow.
     """
 
@@ -31,13 +31,13 @@ class Turns:
         flush: Callable[[], None],
         *,
         until_quiet: bool,
-        is_full: Callable[[], bool],
+        can_wait: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._loop = loop
         self._flush = flush
         self._until_quiet = until_quiet
-        self._is_full = is_full
+        self._can_wait = can_wait
         self._clock = clock
         self._context = contextvars.Context()
         self._is_armed = False
@@ -54,7 +54,7 @@ class Turns:
             self._loop.call_soon(self._turn, context=self._context)
 
     def _turn(self) -> None:
-        if self._until_quiet and self._has_come and not self._is_full() and self._clock() < self._until_s:
+        if self._until_quiet and self._has_come and self._clock() < self._until_s and self._can_wait():
             self._has_come = False
             self._loop.call_soon(self._turn, context=self._context)
         else:

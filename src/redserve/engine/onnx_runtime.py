@@ -55,7 +55,7 @@ class OnnxRuntimeEngine:
         can_run_inline: Whether a run takes as long as those of the warm-up, and ends when it is told to: on the CPU,
             with no size but the rows left to the request.
         shares_cores: Whether a run takes all the cores that this process may use, and those are one or two. Of more the
-            event loop takes a small share, and there is room for it beside a run.
+            event loop takes a small share, and there is room for it beside a run. Other processes are not looked at.
         slots: Runs that are worth having in progress at once: on a GPU two, so that one copies while another computes.
         is_on_gpu: Whether the provider is that of a GPU.
         arena: What decides, on a GPU, when memory is given back.

@@ -183,7 +183,7 @@ class ServedModel:
             ),
             max_run_s=self.options.max_run_s,
             inline_below_s=self.options.inline_below_s if prepared.is_short else None,
-            until_quiet=prepared.shares_cores,
+            until_quiet=prepared.shares_cores and self.policy.linger,
             service_times_s={point.rows: point.seconds for point in self.curve},
             # On the loop, like the check: less than 1 ms for the 1,024 rows of 64 that a request may have by default
             # (benchmarks/results/engine_cost.json).
