@@ -90,7 +90,7 @@ def bentoml(start: Start) -> list[str]:
 
 def most(connections: int) -> int:
     """Rows of a batch that still fills while some answers are on their way."""
-    return max(connections * 7 // 8, 2)
+    return max(connections * 7 // 8, 1)
 
 
 def redserve_settings(workload: str, connections: int) -> list[Setting]:
@@ -104,7 +104,7 @@ def redserve_settings(workload: str, connections: int) -> list[Setting]:
     rows = most(connections)
     waiting = [
         {"intra_op_threads": 2, "max_batch_size": rows, "max_queue_delay_ms": LONG_WAIT_MS},
-        {"workers": 2, "intra_op_threads": 1, "max_batch_size": rows // 2, "max_queue_delay_ms": LONG_WAIT_MS},
+        {"workers": 2, "intra_op_threads": 1, "max_batch_size": max(rows // 2, 1), "max_queue_delay_ms": LONG_WAIT_MS},
     ]
     return [*two_engines, *two_threads, *two, *waiting]
 
