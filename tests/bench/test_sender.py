@@ -3,6 +3,7 @@ import itertools
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic, sleep
 
 import pytest
 import uvloop
@@ -281,6 +282,26 @@ def test_a_closed_loop_replaces_connections_that_were_lost_between_two_runs():
     real, connections = uvloop.run(drive())
     assert connections == 4
     assert any(status == 200 for _, _, status, _ in real.answers)
+
+
+def test_a_connection_that_gives_up_as_the_next_run_begins_is_opened_for_that_one():
+    def die(asked: Asked) -> None:
+        asked._puppet._server.close()
+        asked.hang_up()
+
+    async def drive() -> Book:
+        async with PuppetHttp(die) as puppet:
+            warm, real = Book(), Book()
+            sender = Sender(Load(host="127.0.0.1", port=puppet.port, requests=[post()]), warm)
+            await sender.connect()
+            await sender.run(duration_s=0.05)
+            begins_s = monotonic() + 0.15  # the pause before the next attempt is over, and is noticed together with it
+            asyncio.get_running_loop().call_later(0.01, sleep, 0.2)
+            await sender.run(duration_s=0.2, start_at_s=begins_s, recorder=real)
+            await sender.close()
+            return real
+
+    assert {reason for _, reason, _ in uvloop.run(drive()).failures} == {"connection_refused"}
 
 
 @pytest.mark.parametrize(

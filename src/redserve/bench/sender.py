@@ -223,20 +223,22 @@ class Sender:
         if len(self._connections) + len(self._opening) < self._load.most_connections:
             task = asyncio.get_running_loop().create_task(self._reopen())
             self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
 
     async def _reopen(self) -> None:
         planned_s = self.now_s()
         is_closed = self._load.arrivals is None
-        while self._is_running and (self._waiting or (is_closed and self.now_s() < self._end_s)):
-            try:
-                await self._open()
-            except OSError as error:
-                self._refused(planned_s, error)
-                await asyncio.sleep(_RECONNECT_S)
-                planned_s = self.now_s()
-            else:
-                return
+        try:
+            while self._is_running and (self._waiting or (is_closed and self.now_s() < self._end_s)):
+                try:
+                    await self._open()
+                except OSError as error:
+                    self._refused(planned_s, error)
+                    await asyncio.sleep(_RECONNECT_S)
+                    planned_s = self.now_s()
+                else:
+                    return
+        finally:  # at once: who asks in the same turn of the loop, as the next run may, must not count on it
+            self._opening -= {asyncio.current_task()}
 
     async def _open(self) -> None:
         load = self._load
