@@ -6,6 +6,7 @@ from typing import Any
 
 from batching.fakes import FakeClock, Inbox, PuppetEngine, RecordingObserver, turns
 from redserve.batching import Batcher
+from redserve.batching.patience import UntilQuiet
 from redserve.batching.turns import Turns
 
 
@@ -29,13 +30,9 @@ async def test_a_batch_starts_with_all_who_came_before_the_first_turn_that_broug
 async def flushed_in_turn(*, until_quiet: bool, turn_s: float = 0.0, full_from: float = math.inf) -> int:
     """In which turn of a loop the flush comes, where each of ten turns that take `turn_s` brings somebody."""
     clock, turn, flushes = FakeClock(), 0, list[int]()
-    flushing = Turns(
-        asyncio.get_running_loop(),
-        lambda: flushes.append(turn),
-        until_quiet=until_quiet,
-        can_wait=lambda: turn < full_from,
-        clock=clock,
-    )
+    quiet = UntilQuiet(lambda: turn < full_from, clock=clock)
+    loop = asyncio.get_running_loop()
+    flushing = Turns(loop, lambda: flushes.append(turn), patience=quiet if until_quiet else None)
     while not flushes:
         if turn < 10:
             flushing.arm()

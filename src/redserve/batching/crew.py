@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -22,6 +23,7 @@ from redserve.batching.expiry import Expiry
 from redserve.batching.inline import InlineWorker
 from redserve.batching.linger import LingerGate
 from redserve.batching.observer import GuardedRecorder
+from redserve.batching.patience import GiveWay, Patience, UntilQuiet
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.request import Answer, Request
 from redserve.batching.run import Instance, Run, Worker
@@ -84,8 +86,13 @@ class Crew(Generic[P, R]):
             gate=gate,
             leave_waiting=self._arm_soon if until_quiet else None,
         )
+        patience: Patience | None = None
+        if until_quiet:
+            patience = UntilQuiet(self.dispatcher.can_wait, clock=clock)
+        elif inline_below_s is not None and policy.linger and hasattr(os, "sched_yield"):
+            patience = GiveWay(self._queued_rows, self.dispatcher.can_wait, clock=clock, give_way=os.sched_yield)
         loop = asyncio.get_running_loop()
-        self.turns = Turns(loop, self.flush, until_quiet=until_quiet, can_wait=self.dispatcher.can_wait, clock=clock)
+        self.turns = Turns(loop, self.flush, patience=patience)
         self.is_closing = False
         self._is_broken = False
         self._name = name
@@ -148,6 +155,9 @@ class Crew(Generic[P, R]):
         for worker in self.dispatcher.stop():
             worker.dismiss()
         self._recorder.close()
+
+    def _queued_rows(self) -> int:
+        return self.dispatcher.queued_rows
 
     def _deliver(self, delivery: Delivery[P, R]) -> None:
         run = delivery.run

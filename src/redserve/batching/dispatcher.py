@@ -19,9 +19,9 @@ from redserve.batching.batch import Batch
 from redserve.batching.batch_queue import BatchQueue
 from redserve.batching.cost import CostModel
 from redserve.batching.linger import LingerGate
+from redserve.batching.patience import NEVER_QUIET_S
 from redserve.batching.policy import BatchPolicy
 from redserve.batching.run import Instance, Run, Worker
-from redserve.batching.turns import NEVER_QUIET_S
 from redserve.batching.waiting import Waiting
 
 W = TypeVar("W", bound=Waiting)

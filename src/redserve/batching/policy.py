@@ -20,8 +20,8 @@ class BatchPolicy:
         slo_s: By when a request is to be answered that brings no deadline of its own, counted from its arrival; who
             would be later is refused, and who gets too late is not run. `None`: whenever it comes.
         linger: Whether an engine that has just finished may wait up to 0.5 ms for the clients it has just answered,
-            where that has paid before. Threads only. A served model without it starts no batch later for a quiet loop
-            either.
+            where that has paid before, and whether a batch on the loop lets others that wait for its core run first.
+            Not for async functions. A served model without it starts no batch later for a quiet loop either.
         batch_sizes: The sizes that the function really runs, ascending, the last of them `max_batch_size`: it pads a
             batch up to the next one, and its answer lacks what it padded. Empty: it runs what it is given.
 
