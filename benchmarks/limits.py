@@ -36,7 +36,7 @@ from redserve.bench.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "limits.json"
 CONSTANT_SERVER = Path(__file__).parent / "load" / "constant_server.py"
-MAX_BATCH_SIZE = 64
+MAX_BATCH_SIZE = 128
 THREADS = 2
 
 Found = dict[str, Any]

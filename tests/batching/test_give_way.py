@@ -1,9 +1,14 @@
 """Batches that run on the loop let others that wait for its core run first."""
 
 import asyncio
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+import uvloop
 
 from batching.fakes import FakeClock, Inbox
 from redserve.batching import Batcher, BatchPolicy
@@ -19,12 +24,17 @@ class Core:
         self.takes_s = takes_s
         self.brings = 0
         self.can_wait = True
+        self.error: Exception | None = None
+        self.on_given: Callable[[], object] = lambda: None
         self.given = 0
         self.clock = FakeClock()
         self.patience = GiveWay(lambda: self.rows, lambda: self.can_wait, clock=self.clock, give_way=self._give_way)
 
     def _give_way(self) -> None:
+        if self.error is not None:
+            raise self.error
         self.given += 1
+        self.on_given()
         self.rows += self.brings
         self.clock.now_s += self.takes_s
 
@@ -54,9 +64,20 @@ def test_a_lone_client_waits_for_nobody():
     assert not core.gives_way()
 
 
-def test_nobody_waits_who_has_a_full_batch_or_no_time():
+def test_it_does_not_where_a_batch_is_full_or_late_or_none_is_left():
     core = Core()
     core.can_wait = False
+    assert not core.gives_way()
+    core.can_wait, core.rows = True, 0
+    assert not core.gives_way()
+
+
+def test_it_gives_up_where_that_is_forbidden():
+    core = Core()
+    core.error = PermissionError()
+    assert not core.gives_way()
+    core.error = None
+    core.clock.now_s += 1e9
     assert not core.gives_way()
 
 
@@ -72,8 +93,9 @@ def test_it_goes_on_where_others_are_short_or_bring_rows(takes_s: float, brings:
     assert core.gives_way()
 
 
-def test_it_rests_a_hundred_times_as_long_as_somebody_else_took():
-    core = Core(takes_s=0.004)
+@pytest.mark.parametrize("rows", [2, 127])
+def test_it_rests_a_hundred_times_as_long_as_somebody_else_took(rows: int):
+    core = Core(rows=rows, takes_s=0.004)
     assert core.gives_way()
     core.clock.now_s += 0.399
     assert not core.gives_way()
@@ -81,26 +103,59 @@ def test_it_rests_a_hundred_times_as_long_as_somebody_else_took():
     assert core.gives_way()
 
 
-async def test_who_comes_in_the_turn_after_giving_way_is_in_the_same_flush():
-    core, came, flushed = Core(), ["first"], list[list[str]]()
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_who_comes_meanwhile_over_a_socket_and_by_a_task_is_in_the_same_flush(factory):
+    """As under an ASGI server: what a socket brings starts a task, and that submits."""
+
+    async def main() -> None:
+        loop, core, came, flushed = asyncio.get_running_loop(), Core(), ["first"], list[list[str]]()
+        ours, theirs = socket.socketpair()
+        for each in (ours, theirs):
+            each.setblocking(False)
+        core.on_given = partial(theirs.send, b"second")
+        flushing = Turns(loop, lambda: flushed.append(came.copy()), patience=core.patience)
+
+        async def submit(name: str) -> None:
+            came.append(name)
+            flushing.arm()
+
+        loop.add_reader(ours, lambda: tasks.append(loop.create_task(submit(ours.recv(100).decode()))))
+        tasks: list[asyncio.Task[None]] = []
+        flushing.arm()
+        for _ in range(8):
+            await asyncio.sleep(0)
+        loop.remove_reader(ours)
+        ours.close()
+        theirs.close()
+
+        assert flushed == [["first", "second"]]
+        assert core.given == 1
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+async def test_a_mistake_in_the_clock_leaves_nobody_waiting_for_ever():
+    core, flushed = Core(), list[str]()
     loop = asyncio.get_running_loop()
-    flushing = Turns(loop, lambda: flushed.append(came.copy()), patience=core.patience)
+    errors = list[dict[str, Any]]()
+    loop.set_exception_handler(lambda loop, context: errors.append(context))
+    flushing = Turns(loop, lambda: flushed.append("flush"), patience=core.patience)
+    core.error = ZeroDivisionError()
 
     flushing.arm()
     await asyncio.sleep(0)
-    assert core.given == 1
-    assert not flushed
-    came.append("second")
+    core.error = None
     flushing.arm()
-    await asyncio.sleep(0)
+    for _ in range(4):
+        await asyncio.sleep(0)
 
-    assert flushed == [["first", "second"]]
-    await asyncio.sleep(0)
-    assert len(flushed) == 1
+    assert [type(each["exception"]) for each in errors] == [ZeroDivisionError]
+    assert flushed == ["flush"]
 
 
 @pytest.mark.parametrize(("linger", "calls"), [(True, [["a", "b", "c"]]), (False, [["a", "b"], ["c"]])])
-async def test_a_batch_on_the_loop_waits_one_turn_for_company_unless_the_policy_says_it_does_not(linger, calls):
+async def test_a_batch_on_the_loop_waits_some_turns_for_company_unless_the_policy_says_it_does_not(linger, calls):
     made, inbox = list[list[Any]](), Inbox()
 
     def echo(payloads: list[Any]) -> list[Any]:
@@ -115,3 +170,23 @@ async def test_a_batch_on_the_loop_waits_one_turn_for_company_unless_the_policy_
         await inbox.wait(3)
 
     assert made == calls
+
+
+async def test_a_thread_that_has_taken_over_gives_no_way(monkeypatch):
+    clock, given, takes_s = FakeClock(), list[str](), 0.0
+    monkeypatch.setattr(os, "sched_yield", lambda: given.append("way"))
+
+    def echo(payloads: list[Any]) -> list[Any]:
+        clock.now_s += takes_s
+        return payloads
+
+    async with Batcher(echo, inline_below_s=1e-6, clock=clock) as batcher:
+        await asyncio.gather(batcher("a"), batcher("b"))
+        assert given == ["way"]
+        takes_s = 1.0
+        while batcher.is_inline:
+            await batcher("grown")
+        given.clear()
+        await asyncio.gather(batcher("a"), batcher("b"))
+
+    assert not given

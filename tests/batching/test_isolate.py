@@ -68,7 +68,7 @@ def test_no_budget_fails_the_batch_whole():
     assert run(4, {2}, max_reruns=0) == (set(), [range(4)])
 
 
-@pytest.mark.parametrize(("size", "faults"), [(64, 1), (64, 2), (32, 3)])
+@pytest.mark.parametrize(("size", "faults"), [(128, 1), (128, 2), (32, 3)])
 def test_the_default_budget_finds_every_fault_of_a_few(size: int, faults: int):
     budget = BatchPolicy().max_reruns
     for bad in combinations(range(size), faults):

@@ -39,12 +39,27 @@ def refuse(tensors):
     raise ModelError("not this one")
 
 
-def test_a_batch_that_pays_is_measured_up_to_64():
+def test_a_batch_that_pays_is_measured_up_to_128_rows():
     engine = TimedEngine(lambda rows: 0.001 + 0.000001 * rows)
     curve = measure_curve(engine, clock=engine.clock)
-    assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64]
+    assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64, 128]
     assert curve[3].seconds == pytest.approx(0.001008)
     assert curve[3].rows_per_s == pytest.approx(8 / 0.001008)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "short_s", "chosen"),
+    [
+        ({64: 130e-6, 128: 220e-6}, 200e-6, 64),
+        ({64: 130e-6, 128: 190e-6}, 200e-6, 128),
+        ({64: 210e-6, 128: 300e-6}, 200e-6, 128),
+        ({64: 130e-6, 128: 220e-6}, 0.0, 128),
+        ({32: 130e-6, 64: 220e-6}, 200e-6, 64),
+    ],
+)
+def test_half_of_the_best_batch_is_taken_where_only_half_is_short_enough_for_the_event_loop(seconds, short_s, chosen):
+    curve = [CurvePoint(rows, took_s) for rows, took_s in seconds.items()]
+    assert choose_max_batch_size(curve, short_s=short_s) == chosen
 
 
 def test_the_curve_ends_when_two_doublings_bring_nothing():
@@ -55,7 +70,7 @@ def test_the_curve_ends_when_two_doublings_bring_nothing():
 def test_a_machine_that_was_busy_with_something_else_for_a_moment_does_not_end_the_curve():
     engine = TimedEngine(lambda rows: (0.001 + 0.000001 * rows) * (20 if 0.02 < engine.now_s < 0.3 else 1))
     curve = measure_curve(engine, clock=engine.clock)
-    assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64]
+    assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64, 128]
     assert [point.seconds for point in curve] == pytest.approx([0.001 + 0.000001 * point.rows for point in curve])
 
 

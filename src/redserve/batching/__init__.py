@@ -72,7 +72,7 @@ Decision: on few cores a batch starts when the loop is quiet, where the caller s
     `until_quiet` a batch starts once a turn of the loop has brought nobody, or 5 ms later, or when one is full or a
     deadline would be missed; after a run, too, the thread leaves it to the loop when to start the next. A perceptron of
     256-3x2048-10 on two cores, as it is served by default: 16, 64 and 128 connections that wait for each answer get
-    1.08, 1.20 and 1.03 times as many (128 fill two batches in any case), with p99 0.72, 0.98 and 0.95 times as long;
+    1.08, 1.20 and 1.03 times as many, with p99 0.72, 0.98 and 0.95 times as long;
     for Poisson arrivals of 200 to 4,000 a second, and at one connection, the noise is larger than any difference.
     `benchmarks/patience.py`, `benchmarks/results/patience.json`. Refused where cores are left, since a start beside the
     loop then wins: with one thread of two cores it lost 5 to 10 %; more than two were not measured.

@@ -89,8 +89,8 @@ class Crew(Generic[P, R]):
         patience: Patience | None = None
         if until_quiet:
             patience = UntilQuiet(self.dispatcher.can_wait, clock=clock)
-        elif inline_below_s is not None and policy.linger and hasattr(os, "sched_yield"):
-            patience = GiveWay(self._queued_rows, self.dispatcher.can_wait, clock=clock, give_way=os.sched_yield)
+        elif inline_below_s is not None and _gives_way(policy):
+            patience = GiveWay(self._rows_on_the_loop, self.dispatcher.can_wait, clock=clock, give_way=os.sched_yield)
         loop = asyncio.get_running_loop()
         self.turns = Turns(loop, self.flush, patience=patience)
         self.is_closing = False
@@ -156,8 +156,9 @@ class Crew(Generic[P, R]):
             worker.dismiss()
         self._recorder.close()
 
-    def _queued_rows(self) -> int:
-        return self.dispatcher.queued_rows
+    def _rows_on_the_loop(self) -> int:
+        """That wait for a batch on the loop."""
+        return self.dispatcher.queued_rows if self.is_inline else 0
 
     def _deliver(self, delivery: Delivery[P, R]) -> None:
         run = delivery.run
@@ -281,3 +282,8 @@ def is_async(function: Callable[..., object]) -> bool:
     """Whether calling `function`, which may be an object with an async `__call__`, gives an awaitable."""
     own_call = getattr(function, "__call__", None)  # noqa: B004  # that of the type does not tell, where it is compiled
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(own_call)
+
+
+def _gives_way(policy: BatchPolicy) -> bool:
+    """Whether batches on the loop do: one that waits for its time need not, and some systems have no such call."""
+    return policy.linger and not policy.max_queue_delay_s and hasattr(os, "sched_yield")

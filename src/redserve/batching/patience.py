@@ -5,15 +5,17 @@ the first has come ──> begin ──> the next turn ──> one_more? ──>
                                                      └── GiveWay: once, after those who wait for this core
 """
 
+import math
 from collections.abc import Callable
 from typing import Final, Protocol, final
 
 NEVER_QUIET_S: Final = 0.005
 """A loop that is not quiet for so long is behind; what waits must not wait until it has caught up."""
 
-_WORTH_S: Final = 50e-6  # a row, of waiting; who answers on the same core asks again within 10 to 20 microseconds
+_WORTH_S: Final = 50e-6  # a row that it brings; who answers on the same core asks again within 10 to 20 microseconds
 _SHORT_S: Final = 0.001  # a client's turn; who computes keeps a core for one to four milliseconds
 _REST: Final = 100.0  # times what was lost, so that it is 1 % of all time at most
+_TURNS: Final = 3  # in the first, or the second, sockets are read; the tasks that this starts submit in the next
 
 
 class Patience(Protocol):
@@ -57,14 +59,14 @@ class GiveWay:
 
     On a machine that is busy these are the clients, or what brings their requests, and other processes of the server:
     they have to run in any case, and what they bring is in this batch, not in the next. Where it was somebody else, who
-    took more than 1 ms and 50 us for each row that waits now, it rests for a hundred times as long. A lone client has
-    nobody to wait for.
+    took more than 1 ms and 50 us for each row that came meanwhile, it rests for a hundred times as long. A lone row
+    that comes after a lone row has nobody to wait for.
 
     Args:
-        rows: That wait now.
+        rows: That wait now, for a batch on the loop.
         can_wait: Whether so long as others may keep the core, milliseconds, may be waited at all.
         clock: Seconds that only grow.
-        give_way: Gives the core up to whoever waits for it.
+        give_way: Gives the core up to whoever waits for it. Where that is forbidden (`OSError`), it is left.
     """
 
     def __init__(
@@ -79,26 +81,34 @@ class GiveWay:
         self._can_wait = can_wait
         self._clock = clock
         self._give_way = give_way
-        self._has_given = False
+        self._turns_left = 0
         self._took_s = self._rests_until_s = 0.0
         self._last_rows = 0
 
     def begin(self) -> None:
         """See `Patience`."""
-        self._has_given = False
+        self._turns_left = 0
 
     def one_more(self, *, has_come: bool) -> bool:
         """See `Patience`."""
+        if self._turns_left > 1:
+            self._turns_left -= 1
+            return True
         rows, last_rows = self._rows(), self._last_rows
-        self._last_rows = rows
         now_s = self._clock()
-        if self._has_given:
-            if self._took_s > max(_SHORT_S, _WORTH_S * rows):
+        if self._turns_left:
+            if self._took_s > max(_SHORT_S, _WORTH_S * (rows - last_rows)):
                 self._rests_until_s = now_s + _REST * self._took_s
+            self._last_rows = rows
             return False
-        if max(rows, last_rows) < 2 or now_s < self._rests_until_s or not self._can_wait():
+        self._last_rows = rows
+        if not rows or max(rows, last_rows) < 2 or now_s < self._rests_until_s or not self._can_wait():
             return False
-        self._give_way()
+        try:
+            self._give_way()
+        except OSError:
+            self._rests_until_s = math.inf
+            return False
         self._took_s = self._clock() - now_s
-        self._has_given = True
+        self._turns_left = _TURNS
         return True

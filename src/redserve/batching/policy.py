@@ -16,7 +16,7 @@ class BatchPolicy:
         max_queue_rows: Rows that may wait; a request that would exceed them is shed.
         max_queue_bytes: Bytes that may wait, as the callers declare them.
         max_reruns: Runs spent, at most, on finding which requests of a failed batch are at fault; 0 fails it whole.
-            Any three of 64 take 30 (all cases counted).
+            Any three of 128 take 36 (all cases counted).
         slo_s: By when a request is to be answered that brings no deadline of its own, counted from its arrival; who
             would be later is refused, and who gets too late is not run. `None`: whenever it comes.
         linger: Whether an engine that has just finished may wait up to 0.5 ms for the clients it has just answered,
@@ -36,7 +36,7 @@ class BatchPolicy:
     max_queue_delay_s: float = 0.0
     max_queue_rows: int = 1024
     max_queue_bytes: int = 256 * 1024 * 1024
-    max_reruns: int = 32
+    max_reruns: int = 36
     slo_s: float | None = None
     linger: bool = True
     batch_sizes: tuple[int, ...] = ()

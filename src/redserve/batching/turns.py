@@ -42,9 +42,9 @@ class Turns:
             self._loop.call_soon(self._turn, context=self._context)
 
     def _turn(self) -> None:
+        self._is_armed = False
         if self._patience is not None and self._patience.one_more(has_come=self._has_come):
-            self._has_come = False
+            self._is_armed, self._has_come = True, False
             self._loop.call_soon(self._turn, context=self._context)
         else:
-            self._is_armed = False
             self._flush()

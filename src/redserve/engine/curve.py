@@ -19,10 +19,15 @@ from redserve.errors import ModelError
 
 logger = logging.getLogger("redserve.engine")
 
+MAX_MEASURED_ROWS = 128
+"""Where the search for the best batch size ends: on two cores a perceptron of 256-3x2048-10 has 12 % more rows/s at 128
+rows than at 64, and 128 connections that wait for each answer get 1.1 times as many."""
+
 _MIN_RUNS, _MAX_RUNS, _ENOUGH_S = 5, 200, 0.005
 _PASSES = 2  # what else the machine does for a moment only adds time, and seldom to both
 _CLOSE_TO_BEST = 0.95
 _UNMEASURED_ROWS = 8
+_MANY_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class CurvePoint:
 def measure_curve(
     engine: Engine,
     *,
-    max_rows: int = 64,
+    max_rows: int = MAX_MEASURED_ROWS,
     sizes: Sequence[int] = (),
     budget_s: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
@@ -87,12 +92,22 @@ def measure_curve(
     return [points[rows] for rows in sorted(points)]
 
 
-def choose_max_batch_size(curve: Sequence[CurvePoint]) -> int:
-    """The smallest measured batch whose rows/s is within 5 % of the best; 8 where nothing was measured."""
+def choose_max_batch_size(curve: Sequence[CurvePoint], *, short_s: float = 0.0) -> int:
+    """The smallest measured batch whose rows/s is within 5 % of the best; 8 where nothing was measured.
+
+    Args:
+        curve: Measured.
+        short_s: Batches that take less may run on the event loop, so half of that batch is taken where it is short, the
+            whole is not, and half has 64 rows or more: those are more a second than the loop brings.
+    """
     if not curve:
         return _UNMEASURED_ROWS
     best = max(point.rows_per_s for point in curve)
-    return min(point.rows for point in curve if point.rows_per_s >= _CLOSE_TO_BEST * best)
+    chosen = min((point for point in curve if point.rows_per_s >= _CLOSE_TO_BEST * best), key=lambda point: point.rows)
+    halves = [point for point in curve if point.rows == chosen.rows // 2 and point.rows >= _MANY_ROWS]
+    if halves and halves[0].seconds < short_s <= chosen.seconds:
+        return halves[0].rows
+    return chosen.rows
 
 
 def sizes_to_warm(engine: Engine, max_batch_size: int, sizes: Sequence[int] = ()) -> Sequence[int]:

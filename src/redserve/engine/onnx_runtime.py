@@ -23,6 +23,7 @@ from redserve.engine.batchability import judge_batchability
 from redserve.engine.binding import choose_binding
 from redserve.engine.cuda_graphs import GraphBuffers, graph_obstacle
 from redserve.engine.cudart import find_cudart
+from redserve.engine.curve import MAX_MEASURED_ROWS
 from redserve.engine.device_buffers import DeviceBuffers, RuntimeCopies
 from redserve.engine.onnx_options import Option, cuda_options, session_settings, usable_cpus
 from redserve.engine.onnx_session import Device, OpenedSession, one_line, open_session, read_inputs, specs_of
@@ -126,7 +127,7 @@ class OnnxRuntimeEngine:
         io_binding: bool | None = None,
         pinned: bool = True,
         cuda_graphs: bool = False,
-        largest_batch: int = 64,
+        largest_batch: int = MAX_MEASURED_ROWS,
         freed: Callable[[], None] | None = None,
     ) -> "OnnxRuntimeEngine":
         """Load a model and find out how it can be batched; blocks, for seconds with a large model.

@@ -9,12 +9,12 @@ from pydantic_settings import NoDecode
 from redserve.batching import BatchPolicy
 from redserve.engine.base import Engine
 from redserve.engine.buckets import BatchBuckets
+from redserve.engine.curve import MAX_MEASURED_ROWS
 from redserve.engine.lengths import LengthBuckets
 from redserve.engine.onnx_options import Option, usable_cpus
 from redserve.engine.onnx_session import Device
 from redserve.errors import ModelLoadError
 from redserve.models import ModelOptions
-from redserve.models.prepare import MAX_MEASURED_ROWS
 from redserve.server.gpu_budget import Claim, GpuBudget, Lease
 
 
