@@ -12,7 +12,7 @@ from typing import Final, Protocol, final
 NEVER_QUIET_S: Final = 0.005
 """A loop that is not quiet for so long is behind; what waits must not wait until it has caught up."""
 
-_WORTH_S: Final = 50e-6  # a row that it brings; who answers on the same core asks again within 10 to 20 microseconds
+_WORTH_S: Final = 100e-6  # a row that it brings; whom it answers on the same core asks again within 10 to 20 us
 _SHORT_S: Final = 0.001  # a client's turn; who computes keeps a core for one to four milliseconds
 _REST: Final = 100.0  # times what was lost, so that it is 1 % of all time at most
 _TURNS: Final = 3  # in the first, or the second, sockets are read; the tasks that this starts submit in the next
@@ -59,7 +59,7 @@ class GiveWay:
 
     On a machine that is busy these are the clients, or what brings their requests, and other processes of the server:
     they have to run in any case, and what they bring is in this batch, not in the next. Where it was somebody else, who
-    took more than 1 ms and 50 us for each row that came meanwhile, it rests for a hundred times as long. A lone row
+    took more than 1 ms and 100 us for each row that came meanwhile, it rests for a hundred times as long. A lone row
     that comes after a lone row has nobody to wait for.
 
     Args:
