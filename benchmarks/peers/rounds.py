@@ -39,6 +39,7 @@ class Extent:
         rates: Of the open loops, requests a second.
         open_s: Of each open loop.
         tries: Of each load, until it has the machine for itself.
+        server_cores: Those that a server runs on; `None`: where this process and its senders do.
     """
 
     driver: str
@@ -50,6 +51,7 @@ class Extent:
     rates: Sequence[float]
     open_s: float
     tries: int
+    server_cores: frozenset[int] | None = None
 
 
 def tune(contestant: Contestant, workload: Workload, extent: Extent) -> dict[str, Any]:
@@ -60,7 +62,7 @@ def tune(contestant: Contestant, workload: Workload, extent: Extent) -> dict[str
     reached: list[list[float]] = [[] for _ in settings]
     for _ in range(TUNING_PASSES):
         for per_s, setting in zip(reached, settings, strict=True):
-            with Running(contestant, workload, setting) as server:
+            with Running(contestant, workload, setting, extent.server_cores) as server:
                 found = ask(server, workload, extent, seconds=extent.tuning_s)
             per_s.append(found["per_s"])
     best = max(range(len(settings)), key=lambda number: statistics.mean(reached[number]))
@@ -71,7 +73,7 @@ def tune(contestant: Contestant, workload: Workload, extent: Extent) -> dict[str
 def one_round(contestant: Contestant, workload: Workload, setting: Setting, extent: Extent) -> dict[str, Any]:
     """A fresh server: its answers, its closed loop, its open loops."""
     began_s = time.monotonic()
-    with Running(contestant, workload, setting) as server:
+    with Running(contestant, workload, setting, extent.server_cores) as server:
         start_s = time.monotonic() - began_s
         closed = ask(server, workload, extent, seconds=extent.seconds)
         loops = []

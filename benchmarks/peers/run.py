@@ -1,7 +1,8 @@
 """How fast is redserve beside the other inference servers for Python, each at its best, on the same model?
 
     python benchmarks/peers/run.py --workload small|wide [--connections 64 ...] [--rounds 5] [--only redserve,mosec]
-                                   [--rates 2000 8000] [--driver wrk|redserve] [--keep-settings] [--quick]
+                                   [--rates 2000 8000] [--driver wrk|redserve] [--server-cores 1] [--keep-settings]
+                                   [--quick]
                                    needs redserve[dev], and wrk; writes benchmarks/results/peers_<workload>.json
 
 small is a perceptron that costs nothing beside HTTP; wide is one on which batching pays. Each server has an environment
@@ -16,8 +17,9 @@ and the largest beside them. CPU is that of all processes of a server, by reques
 
 Closed loop: so many connections, the next request when the answer is there, 64 rows in turn. Open loop: Poisson
 arrivals by redserve's own sender, latency from the planned time; nobody is asked for more than nine tenths of its own
-closed loop. Servers and senders share the machine. A load during which other processes kept more than a quarter of a
-core busy is repeated, twice at most.
+closed loop. Servers and senders share the machine, unless `--server-cores` gives the servers so many cores of their
+own, as where the clients are elsewhere, and the senders those that are left. A load during which other processes kept
+more than a quarter of a core busy is repeated, twice at most.
 
 `--keep-settings` takes the settings that the results say were best, where they say so, in place of trying all again.
 
@@ -25,6 +27,7 @@ core busy is repeated, twice at most.
 """
 
 import argparse
+import os
 import signal
 import statistics
 import sys
@@ -62,6 +65,7 @@ def compare(
     settings = {name: found["setting"] for name, found in tuned.items()}
     run: dict[str, Any] = {
         "connections": extent.connections,
+        **({"server_cores": len(extent.server_cores)} if extent.server_cores else {}),
         "driver": extent.driver,
         "seconds": extent.seconds,
         "machine": environment(),
@@ -105,6 +109,7 @@ def main() -> None:
     parser.add_argument("--only", help=f"some of {','.join(CONTESTANTS)}")
     parser.add_argument("--rates", type=float, nargs="*", help="of the open loops; none: closed loop only")
     parser.add_argument("--driver", choices=("wrk", "redserve"), help="of the closed loop (default: wrk, if there)")
+    parser.add_argument("--server-cores", type=int, default=0, help="for the servers alone (default: all are shared)")
     parser.add_argument("--keep-settings", action="store_true", help="those that were best before")
     parser.add_argument("--quick", action="store_true", help="check that it works; write nothing")
     options = parser.parse_args()
@@ -112,10 +117,14 @@ def main() -> None:
     names = options.only.split(",") if options.only else list(QUICK if options.quick else CONTESTANTS)
     if unknown := set(names) - set(CONTESTANTS):
         parser.error(f"--only: {', '.join(sorted(unknown))}: choose from {', '.join(CONTESTANTS)}")
+    cores = sorted(os.sched_getaffinity(0))
+    if not 0 <= options.server_cores < len(cores):
+        parser.error(f"--server-cores: some of the {len(cores)} cores are for the senders")
     contestants = [CONTESTANTS[name] for name in names]
     for contestant in contestants:
         interpreter(contestant.name, contestant.packages)
     workload = Workload.of(options.workload)
+    os.sched_setaffinity(0, cores[options.server_cores :])
     results = RESULTS / f"peers_{workload.name}.json"
     for connections in options.connections:
         extent = Extent(
@@ -128,9 +137,11 @@ def main() -> None:
             rates=RATES[options.workload] if options.rates is None else options.rates,
             open_s=0.5 if options.quick else 2.0,
             tries=1 if options.quick else 3,
+            server_cores=frozenset(cores[: options.server_cores]) or None,
         )
         chosen = {
-            name: choice_kept(results, name, connections) if options.keep_settings else None for name in CONTESTANTS
+            name: choice_kept(results, name, connections, options.server_cores) if options.keep_settings else None
+            for name in CONTESTANTS
         }
         about = {"name": workload.name, "model": workload.doc, "body_bytes": len(workload.bodies[0])}
         for run in compare(contestants, workload, extent, chosen):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -22,13 +23,15 @@ LOOK_S = 0.05
 
 
 class Running:
-    """From the first right answer to the end of the last process.
+    """From the first right answer to the end of the last process; on some of the cores, or on those of this process.
 
     Attributes:
         port: Where it listens.
     """
 
-    def __init__(self, contestant: Contestant, workload: Workload, setting: Setting) -> None:
+    def __init__(
+        self, contestant: Contestant, workload: Workload, setting: Setting, cores: frozenset[int] | None = None
+    ) -> None:
         self._workload = workload
         self._known: set[tuple[int, str]] = set()
         self.port = _free_port()
@@ -54,6 +57,7 @@ class Running:
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
+            preexec_fn=partial(os.sched_setaffinity, 0, cores or os.sched_getaffinity(0)),
         )
 
     def __enter__(self) -> Self:

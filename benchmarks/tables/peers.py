@@ -25,9 +25,10 @@ def run_lines(run: Document) -> list[str]:
     best = max(others, key=lambda name: statistics.median(per_s[name])) if others else names[0]
     neighbours = [one[name]["closed"]["neighbours_cores"] for one in rounds for name in names]
     quiet = sum(cores <= QUIET_CORES for cores in neighbours)
-    connections = run["connections"]
+    connections, cores = run["connections"], run.get("server_cores", 0)
+    where = f", the servers on {cores} core{'s' * (cores > 1)} of their own" * bool(cores)
     return [
-        f"**{connections} connection{'s' * (connections > 1)}**, {len(rounds)} rounds.",
+        f"**{connections} connection{'s' * (connections > 1)}{where}**, {len(rounds)} rounds.",
         f"Closed loop of {run['seconds']:g} s by {run['driver']}; in {quiet} of {len(neighbours)} other processes took",
         f"less than {QUIET_CORES} cores. Medians; ratios to {best}, round by round, with least and largest:",
         "",

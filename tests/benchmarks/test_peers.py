@@ -1,6 +1,7 @@
 """What must hold for a comparison with peers to be fair: answers, settings, all processes counted, and ended."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def test_a_child_in_another_session_is_counted_and_ended(sums: Workload) -> None
     assert server.pids() == []
 
 
+def test_a_server_and_its_children_run_on_the_cores_that_are_given(sums: Workload) -> None:
+    core = frozenset([max(os.sched_getaffinity(0))])
+
+    with Running(family(1), sums, {}, core) as server:
+        assert [os.sched_getaffinity(pid) for pid in server.pids()] == [core, core]
+
+
 def test_a_server_with_a_wrong_answer_is_not_measured(sums: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("running.START_LIMIT_S", 2.0)
 
@@ -100,12 +108,14 @@ def test_a_run_takes_the_place_of_the_one_before_and_of_no_other(tmp_path: Path)
 
     for one in (run(64, "a", "b", rate=1), run(1, "a", "b", rate=2), run(64, "a", rate=3), run(64, "b", "a", rate=4)):
         keep(path, one, question="?")
+    keep(path, run(64, "a", "b", rate=5) | {"server_cores": 1}, question="?")
 
     document = json.loads(path.read_text())
     assert document["question"] == "?"
-    assert [(one["connections"], one["rate"]) for one in document["runs"]] == [(1, 2), (64, 3), (64, 4)]
-    assert choice_kept(path, "b", 64) == {"setting": {"rate": 4}, "tried": [4]}
-    assert choice_kept(path, "b", 128) is None
+    assert [(one["connections"], one["rate"]) for one in document["runs"]] == [(1, 2), (64, 3), (64, 4), (64, 5)]
+    assert choice_kept(path, "b", 64, 0) == {"setting": {"rate": 4}, "tried": [4]}
+    assert choice_kept(path, "b", 64, 1) == {"setting": {"rate": 5}, "tried": [5]}
+    assert choice_kept(path, "b", 128, 0) is None
 
 
 def test_the_best_of_the_settings_is_taken_and_nobody_is_asked_for_more_than_it_can_do(
