@@ -166,6 +166,33 @@ def test_stalls_with_a_usual_batch_in_between_are_never_believed():
     assert cost.service_s(1) < 3 * WARM_UP[1]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_machine_that_stalls_now_and_then_makes_no_size_look_slower_than_the_stalls_did(seed: int):
+    draw = random.Random(seed)
+    cost = CostModel({rows: seconds / 100 for rows, seconds in WARM_UP.items()})
+
+    for _ in range(30):
+        largest, stalls = draw.choice([1, 8, 32]), draw.choice([0.0, 0.02, 0.3, 0.95])
+        for _ in range(1_000):
+            rows = draw.randint(1 + largest // 2, largest)
+            stall_s = draw.uniform(0.001, 0.006) if draw.random() < stalls else 0.0
+            cost.observe(rows=rows, seconds=(40e-6 + 2e-6 * rows) * draw.uniform(0.8, 1.2) + stall_s)
+        assert max(map(cost.service_s, WARM_UP)) < 0.0065
+
+
+def test_a_size_that_has_not_run_for_long_says_nothing_of_larger_ones_and_is_corrected_by_its_first_batch():
+    cost = CostModel({1: 5.0, 16: 5.0})
+    for _ in range(3_000):
+        cost.observe(rows=16, seconds=0.010)
+    assert cost.service_s(16) == pytest.approx(0.010, rel=0.1)
+    assert cost.service_s(1) <= cost.service_s(16)
+
+    cost.observe(rows=1, seconds=0.004)
+
+    assert cost.service_s(1) == pytest.approx(0.004)
+    assert cost.service_s(16) == pytest.approx(0.010, rel=0.1)
+
+
 def test_where_batches_are_padded_they_take_as_long_as_the_size_they_are_padded_to():
     cost = CostModel({1: 0.001, 8: 0.002, 16: 0.009}, sizes=(1, 8, 16))
     assert [cost.service_s(rows) for rows in (1, 2, 8, 9, 16)] == [0.001, 0.002, 0.002, 0.009, 0.009]

@@ -9,7 +9,7 @@ noise   relative variance, the same for all sizes
 
 A batch that takes far longer than expected counts for little, since the machine may have stalled. Several in a row mean
 that what was expected is wrong, perhaps by orders of magnitude (a model that is warmed up on zeros may be quick with
-those alone): all sizes are corrected at once, by the least of them.
+those alone): it is forgotten, and they are what is known.
 """
 
 import math
@@ -61,7 +61,7 @@ class CostModel:
             if rows < 1 or not 0 < seconds < math.inf:
                 raise ValueError(f"a batch of {rows} rows cannot take {seconds} s")
             for _ in range(_SEED):
-                self._size(rows).learn(seconds)
+                self._size(rows).learn(seconds, self._observed)
 
     @property
     def knows_something(self) -> bool:
@@ -100,21 +100,26 @@ class CostModel:
             self._outliers.clear()
         if size.batches >= _SEED:
             self._compare(seconds / size.seconds)
-        size.learn(seconds)
-        is_back = self._observed - size.seen > _FRESH
-        size.seen = self._observed
+        is_new = not size.batches
+        size.learn(seconds, self._observed)
         has_moved = abs(size.seconds - size.drawn_s) > _MOVED * size.drawn_s
-        if has_moved or is_back or not self._observed % _DRAWN_ANEW:
+        if has_moved or is_new or not self._observed % _DRAWN_ANEW:
             self._forget_curve()
         if len(self._outliers) == _BELIEVED:
             self._believe()
 
     def _believe(self) -> None:
-        """So many outliers in a row are none: correct all sizes by the least of them."""
-        factor = min(seconds / self.service_s(rows) for rows, seconds in self._outliers)
-        self._outliers.clear()
+        """So many outliers in a row are none: they are what is known from now on.
+
+        What was known of other sizes goes with the rest. Were it corrected by guess, a machine that stalls now and then
+        would make them slower each time, and nobody is let in to show that they are not.
+        """
+        outliers, self._outliers = self._outliers, []
         self.noise = self._usual_noise
-        self._scale(max(factor, 1.0))
+        self._sizes.clear()
+        for rows, seconds in outliers:
+            self._size(rows).learn(seconds, self._observed)
+        self._drift, self._drift_of = 1.0, 0
         self._forget_curve()
 
     def _compare(self, ratio: float) -> None:
@@ -124,14 +129,10 @@ class CostModel:
         self._drift += max(1 / self._drift_of, _DRIFT_FORGETS) * (ratio - self._drift)
         variance = self.noise * max(1 / self._drift_of, _DRIFT_FORGETS / 2)
         if abs(self._drift - 1) > max(_SURPRISE * math.sqrt(variance), _LEAST_DRIFT):
-            self._scale(self._drift)
+            for size in self._sizes.values():
+                size.seconds *= self._drift
+            self._drift, self._drift_of = 1.0, 0
             self._forget_curve()
-
-    def _scale(self, factor: float) -> None:
-        """All sizes take `factor` of what was expected, from now on."""
-        for size in self._sizes.values():
-            size.seconds *= factor
-        self._drift, self._drift_of = 1.0, 0
 
     def _forget_curve(self) -> None:
         if self._knots is not None:
@@ -139,11 +140,15 @@ class CostModel:
             self._asked_s.clear()
 
     def _known(self) -> dict[int, "_Size"]:
-        """Without the larger ones that have not run for long: what is refused for them would never be tried again."""
-        fresh = {rows for rows, size in self._sizes.items() if self._observed - size.seen <= _FRESH}
-        return {
-            rows: size for rows, size in self._sizes.items() if rows in fresh or rows < min(fresh, default=math.inf)
-        }
+        """Without the larger ones that have not run for long: what is refused for them would never be tried again.
+
+        The smaller ones count, as far as those that have run do not contradict them.
+        """
+        for size in self._sizes.values():
+            if self._observed - size.seen > _FRESH:
+                size.batches = 0
+        least = min((rows for rows, size in self._sizes.items() if size.batches), default=math.inf)
+        return {rows: size for rows, size in self._sizes.items() if size.batches or (size.seconds and rows < least)}
 
     def _size(self, rows: int) -> "_Size":
         first, last = _alike(rows)
@@ -154,7 +159,10 @@ class CostModel:
 
 
 class _Size:
-    """The mean of batches of `first_rows` to `last_rows`; `drawn_s` is what the curve was drawn with."""
+    """The mean of batches of `first_rows` to `last_rows`; `drawn_s` is what the curve was drawn with.
+
+    Of no `batches` it is what nobody vouches for: their first one replaces it.
+    """
 
     __slots__ = ("batches", "drawn_s", "first_rows", "last_rows", "seconds", "seen")
 
@@ -165,7 +173,8 @@ class _Size:
         self.seconds = self.drawn_s = 0.0
         self.seen = 0
 
-    def learn(self, seconds: float) -> None:
+    def learn(self, seconds: float, seen: int) -> None:
+        self.seen = seen
         self.batches += 1
         self.seconds += max(1 / self.batches, _SHAPE_FORGETS) * (seconds - self.seconds)
 
@@ -186,7 +195,7 @@ def _connected(sizes: Mapping[int, _Size]) -> list[tuple[int, float]]:
         while pools and pools[-1][1] >= seconds:
             others, others_s, first_rows, _ = pools.pop()
             batches += others
-            seconds += others / batches * (others_s - seconds)
+            seconds += (others / batches if batches else 0.5) * (others_s - seconds)
         pools.append((batches, seconds, first_rows, size.last_rows))
     return [(rows, seconds) for _, seconds, *ends in pools for rows in ends]
 
