@@ -76,6 +76,15 @@ def test_one_standard_deviation_of_all_that_runs_before_must_fit_too():
     place.admit(0.0, 0.0445)
 
 
+def test_the_deviation_of_a_small_batch_is_its_own_and_not_that_of_a_full_one():
+    place = Place({1: 0.001, 2: 0.002, 3: 0.003, 4: 0.1})
+    place.cost.noise = 0.2**2
+    place.waits(1)
+
+    assert place.late_s(0.0, 0.0023) == 0.0001  # two rows in 2 ms, give or take 0.4
+    place.admit(0.0, 0.0025)
+
+
 def test_who_is_due_earlier_goes_before_those_who_wait():
     place = Place()
     place.runs(4, since_s=0.0)

@@ -72,8 +72,8 @@ Decision: on few cores a batch starts when the loop is quiet, where the caller s
     `until_quiet` a batch starts once a turn of the loop has brought nobody, or 5 ms later, or when one is full or a
     deadline would be missed; after a run, too, the thread leaves it to the loop when to start the next. A perceptron of
     256-3x2048-10 on two cores, as it is served by default: 16, 64 and 128 connections that wait for each answer get
-    1.08, 1.20 and 1.03 times as many, with p99 0.72, 0.98 and 0.95 times as long (64 rows a batch at most); for Poisson
-    arrivals of 200 to 4,000 a second, and at one connection, the noise is larger than any difference.
+    1.28, 1.17 and 1.14 times as many, with p99 0.60, 0.75 and 0.76 times as long; of Poisson arrivals, 4,000 a second
+    are answered sooner (p50 0.82, p99 0.73 times), 200 and 1,000 as before, and so is one connection.
     `benchmarks/patience.py`, `benchmarks/results/patience.json`. Refused where cores are left, since a start beside the
     loop then wins: with one thread of two cores it lost 5 to 10 %; more than two were not measured.
 
@@ -81,16 +81,15 @@ Decision: a batch on the loop gives way, once.
     The clients of a busy machine, or what brings their requests, and other processes of the server wait for the same
     cores. A batch that starts at once holds few rows, the first to come back; one that lets the others run before it,
     by `sched_yield`, and then takes three turns of the loop, in which their sockets are read and the tasks that this
-    starts submit, holds twice as many, and its fixed cost is shared. Measured with one turn, 64 rows a batch at most
-    and a rest by all rows that waited, not by those that came: the small perceptron as two processes: 16, 64 and 256
-    connections get 1.13, 1.05 and 1.07 times as many, with p99 1.55, 1.89 and 0.87 times as long (0.6, 1.8 and 4.5 ms);
-    as one process 4 get 1.13 times as many, 16 to 256 0.96 to 1.00 times, with p99 0.75, 0.60 and 1.01 times as long.
-    Poisson arrivals of 1,000 and 10,000 a second: medians within 4 %. The same benchmark. Whoever computes beside it
-    takes a core for milliseconds, each time: in a trial without the rests of `GiveWay`, 4 connections beside such a
-    process on each core got a fifth of the answers; with them 16 and 64 get 1.01 and 0.90 times as many as without
-    giving way, and one connection, which never gives way, 0.67 times: which of the processes shares a core with whom
-    decides. Refused after trials: a further turn without giving way, a timer (cores lie idle), giving way until nobody
-    comes (no better).
+    starts submit, holds twice as many, and its fixed cost is shared. The small perceptron as two processes: 16, 64 and
+    256 connections get 1.09, 1.05 and 1.03 times as many, with p99 1.61, 1.56 and 0.93 times as long (0.5, 1.7 and 5.3
+    ms); as one process 4 get 1.33 times as many, 16 to 256 0.97 to 0.99 times, with p99 0.78, 0.72, 0.62 and 0.99 times
+    as long. Poisson arrivals of 1,000 and 10,000 a second: medians within 2 %. The same benchmark. Whoever computes
+    beside it takes a core for milliseconds, each time: in a trial without the rests of `GiveWay`, 4 connections beside
+    such a process on each core got a fifth of the answers; with them 16 and 64 get 1.04 and 1.09 times as many as
+    without giving way, and one connection, which never gives way, 0.84 times: which of the processes shares a core with
+    whom decides. Refused after trials: a further turn without giving way, a timer (cores lie idle), giving way until
+    nobody comes (no better).
 
 Decision: threads of our own.
     One daemon thread an instance, asleep on a raw lock. `run_in_executor` was refused: a thread of its pool cannot take
@@ -151,8 +150,12 @@ Decision: a cost model that errs short, and is corrected by all sizes at once.
     Sizes that were never seen are predicted like the largest that was, so that they are tried; a mean time per row
     learnt at low load would refuse everything for ever. When recent batches took what chance does not explain, all
     sizes are scaled: a device that turns half as fast is known after a dozen batches. That replaces a fallback on
-    drift. The sized cap (rows for which the budget has time, less two full batches) holds only while fewer than two
-    batches are known, and nothing was measured beforehand: beside predictions it would refuse who could be served.
+    drift. Where five in a row take three times as long or more, whatever was known is forgotten, and so is, as soon as
+    it runs, a size that has not run for long. Refused: scaling all sizes by what those five took. On a machine that
+    stalls, those that ran came down again and the others did not: two minutes of changing load beside other processes
+    made 11 s of 40 us, and a server refused nearly everybody. The sized cap (rows for which the budget has time, less
+    two full batches) holds only while fewer than two batches are known, and nothing was measured beforehand: beside
+    predictions it would refuse who could be served.
 
 Decision: no reruns under overload.
     At twice the capacity with 1 % of bad requests, a quarter of the batches of 32 fails. Isolating takes 6 to 10 runs

@@ -149,9 +149,8 @@ class Admission(Generic[W]):
     def _safe_finish_s(self, first: W, rows: int, now_s: float) -> float:
         """When the last of `rows` is answered that come with `first`, and one standard deviation of all until then."""
         finish_s = self._finish_s(first, rows, now_s)
-        full_s = self._cost.service_s(round(self._full_rows))
-        batches = max((finish_s - now_s) / full_s, 1.0)
-        return finish_s + math.sqrt(batches * self._cost.noise) * full_s
+        until_s, full_s = finish_s - now_s, self._cost.service_s(round(self._full_rows))
+        return finish_s + math.sqrt(self._cost.noise * until_s * min(until_s, full_s))  # a part of a batch, or several
 
     def _finish_s(self, first: W, rows: int, now_s: float) -> float:
         """When that is by the mean."""
