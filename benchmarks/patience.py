@@ -20,20 +20,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
 import drivers
-from several_workers import wait_until_ready
 from workload import Workload
 
 from redserve.bench.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "patience.json"
+READY_WITHIN_S = 60.0
 AT_ONCE = {
     "until quiet": "import redserve.engine.onnx_runtime as engine; engine._FEW_CORES = 0",
     "gives way": """
@@ -84,6 +86,22 @@ def serve(stack: ExitStack, workload: Workload, subject: Subject, *, is_patient:
     wait_until_ready(port)
     workload.check(port)
     return port
+
+
+def wait_until_ready(port: int) -> None:
+    """Ask until it says so.
+
+    Raises:
+        RuntimeError: It never does.
+    """
+    deadline_s = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline_s:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError("the server is not ready")
 
 
 def keep_busy(stack: ExitStack) -> None:

@@ -1,12 +1,14 @@
 """What do several worker processes gain, and who should accept their connections?
 
     python benchmarks/several_workers.py [--quick] [--rounds 3] [--seconds 3]
-                              needs the dev extra, and wrk; writes benchmarks/results/several_workers.json
+                                         needs the dev extra; the sender is wrk where it is installed;
+                                         writes benchmarks/results/several_workers.json
 
-The small perceptron as JSON from wrk with one thread, against `redserve serve --workers 1` and 2, which take turns, on
-a server of their own each time. `server us` is the CPU time of all its processes for a request, `wrk us` that of wrk:
-where both together come to all cores, the machine is the limit. `most on one of two` is how many of a client's
-connections, made one after the other, end up on the same one of two processes that both accept.
+The small perceptron as JSON, in a closed loop as beside the peers (`peers/run.py`), against `redserve serve` with one
+worker and with two, which take turns, on a server of their own each time. `cores` are those that all processes of the
+server kept busy, and the sender's: where both together come to all there are, the machine is the limit. `most on one of
+two` is how many of a client's connections, made one after the other, end up on the same one of two processes that both
+accept.
 """
 
 import argparse
@@ -14,74 +16,29 @@ import asyncio
 import json
 import multiprocessing
 import os
-import platform
 import socket
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
-import onnx
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+
+import drivers
 import uvloop
-from load.watched import cpu_s
-from models.perceptrons import SMALL, build, rows
-from sender_speed import milliseconds, number, run
+from contestants import CONTESTANTS
+from rounds import Extent, ask
+from running import Running
+from workload import Workload
+
+from redserve.bench.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "several_workers.json"
 CONNECTIONS = (1, 4, 64, 256)
 WORKERS = (1, 2)
 TRIALS = 40
-READY_WITHIN_S = 60.0
-
-
-def measure(model: Path, script: Path, *, workers: int, connections: int, seconds: float) -> dict[str, float]:
-    """One server, warmed for a second."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "redserve.cli", "serve", str(model), "--port", str(port), "--log-level", "warning"]
-    with subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL) as server:
-        try:
-            wait_until_ready(port)
-            load = ["wrk", "-t1", f"-c{connections}", "--latency", "-s", str(script)]
-            run([*load, "-d1s", f"http://127.0.0.1:{port}/predict"])
-            pids = [server.pid, *map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split())]
-            began_s = sum(map(cpu_s, pids))
-            said, wrk_s = run([*load, f"-d{round(seconds)}s", f"http://127.0.0.1:{port}/predict"])
-            server_s = sum(map(cpu_s, pids)) - began_s
-        finally:
-            server.terminate()
-    if "Non-2xx" in said or "Socket errors" in said:
-        raise RuntimeError(said)
-    requests = number(r"(\d+) requests in", said)
-    return {
-        "ok_per_s": number(r"Requests/sec:\s+([\d.]+)", said),
-        "p50_ms": milliseconds(r"50%\s+([\d.]+)(us|ms|s)\b", said),
-        "p99_ms": milliseconds(r"99%\s+([\d.]+)(us|ms|s)\b", said),
-        "server_us": round(1e6 * server_s / requests, 1),
-        "wrk_us": round(1e6 * wrk_s / requests, 1),
-    }
-
-
-def wait_until_ready(port: int) -> None:
-    """Ask until it says so.
-
-    Raises:
-        RuntimeError: It never does.
-    """
-    deadline_s = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline_s:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise RuntimeError("the server is not ready")
 
 
 def accept(listening: socket.socket) -> None:
@@ -128,7 +85,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each (default: 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round (default: 3)")
     options = parser.parse_args()
-    rounds, seconds, trials = (1, 1.0, 5) if options.quick else (options.rounds, options.seconds, TRIALS)
+    rounds, seconds, trials = (1, 0.5, 5) if options.quick else (options.rounds, options.seconds, TRIALS)
     accepting = [
         {
             "accepting": how,
@@ -138,23 +95,29 @@ def main() -> None:
         for how, reuse in (("one shared socket", False), ("SO_REUSEPORT", True))
         for count in (4, 64)
     ]
-    cells = []
-    with tempfile.TemporaryDirectory() as folder:
-        model, script = Path(folder, "small.onnx"), Path(folder, "post.lua")
-        onnx.save(build("small", SMALL), model)
-        body = json.dumps({"instances": rows(SMALL, 1)["x"].astype(float).round(3).tolist()})
-        script.write_text(f"wrk.method='POST' wrk.body='{body}' wrk.headers['Content-Type']='application/json'")
-        for connections in CONNECTIONS:
-            raw: dict[int, list[dict[str, float]]] = {workers: [] for workers in WORKERS}
-            for _ in range(rounds):
-                for workers in WORKERS:
-                    raw[workers].append(
-                        measure(model, script, workers=workers, connections=connections, seconds=seconds)
-                    )
-            for workers, found in raw.items():
-                middle = {key: statistics.median(each[key] for each in found) for key in found[0]}
-                cells.append({"connections": connections, "workers": workers, **middle, "raw": found})
-                print(cells[-1], flush=True)
+    workload, cells = Workload.of("small"), []
+    for connections in CONNECTIONS:
+        extent = Extent(
+            driver=drivers.pick(None),
+            connections=connections,
+            rounds=rounds,
+            seconds=seconds,
+            warm_up_s=0.2 if options.quick else 1.0,
+            tuning_s=0,
+            rates=(),
+            open_s=0,
+            tries=1 if options.quick else 3,
+        )
+        raw: dict[int, list[dict[str, Any]]] = {workers: [] for workers in WORKERS}
+        for number in range(rounds):
+            for workers in WORKERS if number % 2 == 0 else WORKERS[::-1]:
+                with Running(CONTESTANTS["redserve"], workload, {"workers": workers}) as server:
+                    raw[workers].append(ask(server, workload, extent, seconds=seconds))
+                    workload.check(server.port)
+        for workers, found in raw.items():
+            middle = {key: statistics.median(each[key] for each in found) for key in found[0]}
+            cells.append({"connections": connections, "workers": workers, **middle, "raw": found})
+            print(cells[-1], flush=True)
     for each in accepting:
         found = each.pop("most on one of two")
         each |= {"most, median": statistics.median(found), "most, worst": max(found), "raw": found}
@@ -164,8 +127,8 @@ def main() -> None:
     document: dict[str, Any] = {
         "question": "what do several worker processes gain, and who should accept their connections?",
         "command": f"python benchmarks/several_workers.py --rounds {rounds} --seconds {seconds:g}",
-        "python": platform.python_version(),
-        "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "machine": environment(),
+        "driver": drivers.pick(None),
         "versions": {package: version(package) for package in ("redserve", "uvicorn", "uvloop", "onnxruntime")},
         "cells": cells,
         "accepting": accepting,
