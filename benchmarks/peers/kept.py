@@ -1,5 +1,4 @@
-"""The file of results of a workload: the latest run of each number of connections, of server cores, and set
-of contestants."""
+"""The file of results of a workload: of each number of connections and cores, and set of contestants, the latest run."""
 
 import json
 from pathlib import Path

@@ -166,18 +166,19 @@ def test_stalls_with_a_usual_batch_in_between_are_never_believed():
     assert cost.service_s(1) < 3 * WARM_UP[1]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_machine_that_stalls_now_and_then_makes_no_size_look_slower_than_the_stalls_did(seed: int):
+@pytest.mark.parametrize("seed", range(6))
+def test_where_the_machine_stalls_and_the_load_changes_no_size_is_expected_to_take_ten_of_the_longest_stalls(seed: int):
     draw = random.Random(seed)
     cost = CostModel({rows: seconds / 100 for rows, seconds in WARM_UP.items()})
 
-    for _ in range(30):
+    for _ in range(40):
         largest, stalls = draw.choice([1, 8, 32]), draw.choice([0.0, 0.02, 0.3, 0.95])
-        for _ in range(1_000):
-            rows = draw.randint(1 + largest // 2, largest)
-            stall_s = draw.uniform(0.001, 0.006) if draw.random() < stalls else 0.0
-            cost.observe(rows=rows, seconds=(40e-6 + 2e-6 * rows) * draw.uniform(0.8, 1.2) + stall_s)
-        assert max(map(cost.service_s, WARM_UP)) < 0.0065
+        for _ in range(draw.choice([3, 30, 60])):
+            for _ in range(100):
+                rows = draw.randint(1 + largest // 2, largest)
+                stall_s = draw.uniform(0.001, 0.006) if draw.random() < stalls else 0.0
+                cost.observe(rows=rows, seconds=(40e-6 + 2e-6 * rows) * draw.uniform(0.8, 1.2) + stall_s)
+            assert max(map(cost.service_s, WARM_UP)) < 0.06
 
 
 def test_a_size_that_has_not_run_for_long_says_nothing_of_larger_ones_and_is_corrected_by_its_first_batch():
