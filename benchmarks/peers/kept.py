@@ -1,4 +1,4 @@
-"""The file of results of a workload: of each number of connections and cores, and set of contestants, the latest run."""
+"""The file of results of a workload: the latest run of each number of connections and cores, and set of contestants."""
 
 import json
 from pathlib import Path
