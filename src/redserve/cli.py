@@ -183,7 +183,7 @@ def _key_value(text: str) -> tuple[str, str]:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from redserve.engine.curve import choose_max_batch_size, longest_run_s, measure_curve
+    from redserve.engine.curve import choose_max_batch_size, measure_curve, usual_run_s
     from redserve.engine.length_cost import measure_padding
     from redserve.engine.length_probe import judge_lengths
     from redserve.engine.lengths import LengthBuckets
@@ -212,11 +212,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
         best = choose_max_batch_size(curve)
         print(f"            the smallest size within 5 % of the best rate: {best}")
         if engine.can_run_inline:
-            longest_ms = 1000 * longest_run_s(engine, best)
-            where = (
-                "on the event loop" if longest_ms < ModelSettings.model_validate({}).inline_below_ms else "in a thread"
-            )
-            print(f"            which takes {longest_ms:.3f} ms, 99 times of 100: by default it runs {where}")
+            usual_ms = 1000 * usual_run_s(engine, best)
+            is_short = usual_ms < ModelSettings.model_validate({}).inline_below_ms
+            where = "on the event loop" if is_short else "in a thread"
+            print(f"            which takes {usual_ms:.3f} ms: by default it runs {where}")
         if judged is not None:
             lengths, row = judged
             padding = measure_padding(engine, lengths, arguments.max_batch_size or best, row=row)

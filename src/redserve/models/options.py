@@ -21,8 +21,8 @@ class ModelOptions:
         instances: Engines that run batches side by side, fed by one queue.
         timeout_s: Budget of a request that names none; `None` is the server's.
         labels: Names of the classes of an output, by the output's name.
-        inline_below_s: Run batches on the event loop itself where the largest takes less, 99 times of 100, and the
-            engine allows it; `None`: never.
+        inline_below_s: Run batches on the event loop itself where the largest usually takes less and the engine
+            allows it; `None`: never.
         sample: One row that is known to run, as (nested) lists by input; `None` makes one up.
         lengths: Rows of different lengths that share a batch; `None`: rows of equal length do.
         slots: Batches that one engine has in progress at once; `None`: as many as the engine says.

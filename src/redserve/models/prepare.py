@@ -20,10 +20,10 @@ from redserve.engine.curve import (
     MAX_MEASURED_ROWS,
     CurvePoint,
     choose_max_batch_size,
-    longest_run_s,
     measure_curve,
     run_sizes,
     sizes_to_warm,
+    usual_run_s,
     warm_up,
 )
 from redserve.engine.length_cost import PaddingCost, measure_padding
@@ -137,7 +137,7 @@ def _is_short(engine: Engine, max_batch_size: int, options: ModelOptions) -> boo
     limit_s = options.inline_below_s
     if limit_s is None or not getattr(engine, "can_run_inline", False):
         return False
-    return longest_run_s(engine, max_batch_size) < limit_s
+    return usual_run_s(engine, max_batch_size) < limit_s
 
 
 def _possible_batch_size(engine: Engine, wanted: int | None) -> int | None:

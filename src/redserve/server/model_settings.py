@@ -98,7 +98,7 @@ class ModelSettings(BaseModel):
     max_run_s: float = Field(60.0, gt=0)
     """seconds after which a batch is cut off"""
     inline_below_ms: float = Field(0.2, ge=0, le=1)
-    """run batches on the event loop itself where the largest takes less, 99 times of 100; 0 never does"""
+    """run batches on the event loop itself where the largest usually takes less; 0 never does"""
     finite: bool | None = None
     """refuse rows with NaN or infinity (default: at /predict yes, under /v2 no)"""
 
