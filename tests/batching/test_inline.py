@@ -10,7 +10,8 @@ import pytest
 from batching import virtual_time
 from batching.fakes import PATIENCE_S, FakeClock, Inbox, RecordingObserver, turns
 from redserve.batching import Batcher, BatchPolicy
-from redserve.errors import ModelError
+from redserve.batching.dispatcher import MAX_STUCK
+from redserve.errors import ModelError, RunTimeout
 
 LIMIT_S = 200e-6
 
@@ -63,20 +64,89 @@ async def test_what_waits_behind_a_full_batch_is_joined_by_what_comes_meanwhile(
     assert engine.calls == [[0, 1], [2, "late"]]
 
 
-async def test_calls_that_grow_go_to_a_thread_for_good():
+async def grow(batcher: Batcher[Any, Any], engine: Echo) -> None:
+    """Call until a thread does it, and be short again from then on."""
+    assert batcher.is_inline
+    short_s, engine.takes_s = engine.takes_s, 0.01
+    for _ in range(20):
+        await batcher("long")
+    assert not batcher.is_inline
+    engine.takes_s = short_s
+
+
+async def test_calls_that_grow_go_to_a_thread():
     clock = FakeClock()
     engine = Echo(clock)
     async with batcher_of(engine, clock) as batcher:
         assert await batcher("short") == "short"
-        engine.takes_s = 0.01
-        for _ in range(20):
-            await batcher("long")
-        assert not batcher.is_inline
-        engine.takes_s = 50e-6
+        await grow(batcher, engine)
         assert await batcher("short again") == "short again"
 
     assert engine.threads[1] is threading.current_thread()
     assert engine.threads[-1] is not threading.current_thread()
+
+
+async def test_calls_that_have_grown_are_tried_on_the_loop_again_each_time_after_twice_as_long():
+    clock = FakeClock()
+    engine = Echo(clock)
+    async with batcher_of(engine, clock) as batcher:
+        for away_s in (10, 20, 40, 80, 160, 160):
+            await grow(batcher, engine)
+            clock.now_s += away_s - 1
+            await batcher("too early")
+            assert not batcher.is_inline
+            clock.now_s += 1
+            await batcher("the last in the thread")
+            await batcher("the first on the loop")
+            assert batcher.is_inline
+            assert engine.threads[-1] is threading.current_thread()
+        clock.now_s += 160
+        await grow(batcher, engine)
+        clock.now_s += 10
+        await batcher("the last in the thread")
+        await turns(1)
+        assert batcher.is_inline
+
+
+async def test_closing_while_a_thread_stands_in_runs_what_is_queued():
+    clock, inbox = FakeClock(), Inbox()
+    engine = Echo(clock)
+    async with batcher_of(engine, clock, policy=BatchPolicy(max_batch_size=1)) as batcher:
+        await grow(batcher, engine)
+        clock.now_s += 10
+        for key in range(3):
+            batcher.submit(key, inbox.slot(key))
+
+    assert {key: answer.result for key, answer in inbox.answers.items()} == {0: 0, 1: 1, 2: 2}
+
+
+async def test_a_thread_that_stands_in_and_is_cut_off_hands_nothing_over():
+    class Hanging(Echo):
+        begun, ends = threading.Semaphore(0), threading.Semaphore(0)
+
+        def __call__(self, payloads: list[Any]) -> list[Any]:
+            super().__call__(payloads)
+            if payloads == ["hangs"]:
+                self.begun.release()
+                assert self.ends.acquire(timeout=PATIENCE_S)
+            return payloads
+
+    clock, inbox = FakeClock(), Inbox()
+    engine = Hanging(clock)
+    async with batcher_of(engine, clock, max_run_s=0.05) as batcher:
+        for hung in range(MAX_STUCK + 2):  # none is left behind as one that is still stuck
+            await grow(batcher, engine)
+            batcher.submit("hangs", inbox.slot(hung))
+            assert await asyncio.to_thread(engine.begun.acquire, timeout=PATIENCE_S)
+            clock.now_s += 1_000
+            answers = await inbox.wait(hung + 1)
+            assert isinstance(answers[hung].error, RunTimeout)
+            assert not batcher.is_stalled
+            thread = engine.threads[-1]
+            engine.ends.release()
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+        assert await batcher("next") == "next"
 
 
 async def test_one_stall_is_no_growth():
@@ -110,8 +180,9 @@ async def test_a_call_that_hangs_is_interrupted_and_done_again_by_a_thread():
     engine, observer = Hanging(clock), RecordingObserver()
     async with batcher_of(engine, clock, observer=observer) as batcher:
         assert await asyncio.gather(batcher(1), batcher(2)) == [1, 2]
-        assert not batcher.is_inline
+        clock.now_s += 1e6
         assert await batcher(3) == 3
+        assert not batcher.is_inline
 
     assert engine.calls == [[1, 2], [1, 2], [3]]
     assert engine.threads[0] is threading.current_thread()

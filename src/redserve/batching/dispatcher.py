@@ -154,14 +154,21 @@ class Dispatcher(Generic[W]):
         with self._lock:
             self._end(worker, self._clock())
 
-    def replace(self, worker: Worker, successor: Worker) -> None:
-        """From now on `successor`, which is not started yet, does what `worker` did, and has what it runs."""
+    def replace(self, worker: Worker, successor: Worker) -> bool:
+        """From now on `successor`, which is not started yet, does what `worker` did, and has what it runs.
+
+        Returns:
+            Whether `worker` was still the one of its instance, and will be asked nothing more.
+        """
         with self._lock:
+            if worker.instance.worker is not worker or self._is_stopped:
+                return False
             worker.instance.worker = successor
             run = self._running.pop(worker, None)
             if run is not None:
                 run.worker = successor
                 self._running[successor] = run
+            return True
 
     def stop_waiting(self, worker: Worker) -> bool:
         """`worker` has slept long enough. `False`: too late, `wake` is being called."""

@@ -1,11 +1,12 @@
 """A worker that calls a plain function on the event loop itself, for calls that are shorter than a hop to a thread.
 
     flush ──> next_step ──> run it, deliver ──> more queued? in the next turn of the loop ──> ... ──> idle
-                               ├── grown: from now on a thread does it
-                               └── hung: interrupted by the guard, and done again by the thread
+                               ├── grown: a thread stands in, for a while
+                               └── hung: interrupted by the guard, and done again by a thread, which stays
 
 Two switches of threads cost a batch more than a small model does. But a call on the loop keeps every connection
-waiting, so whatever is no longer short goes to a thread, for good.
+waiting, so whatever is no longer short goes to a thread. It may have grown only because other processes had the cores,
+so it is tried on the loop again.
 """
 
 import math
@@ -25,6 +26,8 @@ R = TypeVar("R")
 _SMOOTHING: Final = 0.05  # weight of the newest call
 _GROWN: Final = 4.0  # times the limit: under load, with cold caches, a call takes several times what it took at warm-up
 _OUTLIER: Final = 10.0  # times the limit; more counts for that: the machine stalls now and then, which is no growth
+_AWAY_S: Final = 10.0  # until a call that has grown is tried on the loop again; the next time twice as long
+_LONGEST_AWAY_S: Final = 160.0
 _HANG_S: Final = 0.25  # a call that takes longer is interrupted
 _LOOKS_WITHOUT_WORK: Final = 8
 
@@ -36,7 +39,7 @@ class InlineWorker(Generic[P, R]):
         home: What the batcher lends it.
         instance: Its own.
         function: To call; where it has a method `interrupt()`, that ends a call in progress soon.
-        name: Of the thread that takes over.
+        name: Of the thread that stands in.
         limit_s: What a call may take when it is begun with; once it usually takes four times as long, it has grown.
     """
 
@@ -50,10 +53,14 @@ class InlineWorker(Generic[P, R]):
         self._name = name
         self._limit_s = limit_s
         self._usual_s = 0.0
+        self._since_s = 0.0
+        self._away_s = 0.0
         self._guard = _Guard(getattr(function, "interrupt", lambda: None))
 
     def start(self) -> None:
         """See `Worker`."""
+        self._since_s = self._home.clock()
+        self._usual_s = 0.0
         self.wake()
 
     def wake(self) -> None:
@@ -80,7 +87,7 @@ class InlineWorker(Generic[P, R]):
         """After a batch. What waits has to wait a turn of the loop longer, so that what has come meanwhile joins it."""
         self._home.dispatcher.end(self)
         if self._usual_s > _GROWN * self._limit_s:
-            self._hand_over(None).start()
+            self._stand_aside()
         elif self._home.dispatcher.queued_rows:
             self._home.loop.call_soon(self.wake)
         else:
@@ -107,7 +114,7 @@ class InlineWorker(Generic[P, R]):
             except BaseException as error:
                 call = None, error
             if self._guard.end():
-                self._hand_over(run).start()
+                self._hand_over(run, until_s=math.inf)
                 return False
             took_s = self._home.clock() - began_s
             self._usual_s += _SMOOTHING * (min(took_s, _OUTLIER * self._limit_s) - self._usual_s)
@@ -117,11 +124,19 @@ class InlineWorker(Generic[P, R]):
                 payloads = None
         return True
 
-    def _hand_over(self, run: Run[Request[P, R]] | None) -> ThreadWorker[P, R]:
+    def _stand_aside(self) -> None:
+        now_s = self._home.clock()
+        before_s = self._away_s if now_s - self._since_s < _LONGEST_AWAY_S else 0.0
+        self._away_s = min(max(2 * before_s, _AWAY_S), _LONGEST_AWAY_S)
+        self._hand_over(None, until_s=now_s + self._away_s)
+
+    def _hand_over(self, run: Run[Request[P, R]] | None, *, until_s: float) -> None:
         """A thread takes this worker's place, and its run."""
-        thread: ThreadWorker[P, R] = ThreadWorker(self._home, self.instance, self._function, name=self._name, first=run)
+        thread: ThreadWorker[P, R] = ThreadWorker(
+            self._home, self.instance, self._function, name=self._name, first=run, until_s=until_s, successor=self
+        )
         self._home.dispatcher.replace(self, thread)
-        return thread
+        thread.start()
 
 
 class _Guard:

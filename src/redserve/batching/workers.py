@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from redserve.batching.attempts import AsyncFunction, Call, Delivery, SyncFunction, attempts
 from redserve.batching.dispatcher import Dispatcher
 from redserve.batching.request import Request
-from redserve.batching.run import Instance, Run
+from redserve.batching.run import Instance, Run, Worker
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -55,6 +55,8 @@ class ThreadWorker(Generic[P, R]):
         function: To call.
         name: Of the thread.
         first: What it has to run before it asks for more; taken over from another worker.
+        until_s: After the first batch that ends later, `successor` goes on.
+        successor: To be started on the loop.
     """
 
     def __init__(
@@ -65,9 +67,13 @@ class ThreadWorker(Generic[P, R]):
         *,
         name: str,
         first: Run[Request[P, R]] | None = None,
+        until_s: float = math.inf,
+        successor: Worker | None = None,
     ) -> None:
         self.instance = instance
         self._first = first
+        self._until_s = until_s
+        self._successor = successor
         self.has_lingered = False
         self._home = home
         self._function = function
@@ -96,10 +102,12 @@ class ThreadWorker(Generic[P, R]):
                 self._run(self._first)
                 self._first = None
             while (step := self._home.dispatcher.next_step(self)) is not None:
-                if isinstance(step, Run):
-                    self._run(step)
-                else:
+                if not isinstance(step, Run):
                     self._sleep(step)
+                    continue
+                self._run(step)
+                if self._is_relieved():
+                    return
         except BaseException as error:  # of this room, or of the hash of a group: nobody may wait for a dead thread
             self._post(self._home.broken, error)
         else:
@@ -126,6 +134,16 @@ class ThreadWorker(Generic[P, R]):
                 payloads = steps.send(call)
             except StopIteration:
                 payloads = None
+
+    def _is_relieved(self) -> bool:
+        """Whether its successor goes on."""
+        successor = self._successor
+        if successor is None or self._home.clock() < self._until_s:
+            return False
+        if not self._home.dispatcher.replace(self, successor):
+            return False
+        self._post(successor.start)
+        return True
 
     def _deliver(self, delivery: Delivery[P, R]) -> None:
         self._post(self._home.deliver, delivery)
