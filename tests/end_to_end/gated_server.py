@@ -1,4 +1,8 @@
-"""`redserve serve` for an engine that, at a row of 1 or more, waits for the file `$GATE`, whoever interrupts it."""
+"""`redserve serve` for an engine that, at a row of 1 or more, waits for the file `$GATE`, whoever interrupts it.
+
+With `$LOADS`, a folder, the first process loads it at once; every other says there that it `waits`, and does once there
+is `all`.
+"""
 
 import os
 import sys
@@ -25,16 +29,29 @@ class GatedEngine(PuppetEngine):
         return answer
 
 
+def load() -> GatedEngine:
+    """The engine, when it is this process's turn."""
+    loads = os.environ.get("LOADS")
+    if loads is not None:
+        try:
+            Path(loads, "first").touch(exist_ok=False)
+        except FileExistsError:
+            Path(loads, "waits").touch()
+            while not Path(loads, "all").exists():
+                time.sleep(0.01)
+    return GatedEngine()
+
+
 def main(arguments: list[str]) -> int:
     """Serve with flags in pairs: `--grace-s 1 --port 0`; or be one of several workers: `worker`."""
     if arguments == ["worker"]:
-        return work({"gated": GatedEngine})
+        return work({"gated": load})
     names = [name.removeprefix("--").replace("-", "_") for name in arguments[::2]]
     settings = Settings.load(dict(zip(names, arguments[1::2], strict=True)))
     if settings.workers > 1:
         return supervise(settings, program=(sys.executable, __file__, "worker"))
     configure_logging(settings.log_level, "uvicorn.error")
-    server = Server(create_app(settings, engines={"gated": GatedEngine}), settings)
+    server = Server(create_app(settings, engines={"gated": load}), settings)
     server.run()
     return server.exit_status
 

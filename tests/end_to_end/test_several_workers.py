@@ -426,10 +426,37 @@ def test_a_second_signal_ends_all_at_once():
     assert "Traceback" not in served.errors
 
 
-def test_it_serves_also_when_nobody_reads_what_it_says(tmp_path):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def test_while_one_worker_is_ready_those_that_still_load_get_no_connections(tmp_path):
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = os.environ | PATHS | {"LOADS": str(tmp_path)}
+
+    def is_halfway():
+        try:
+            return workers_by_state(url) == {"ready": 1, "silent": 0, "starting": 1}
+        except httpx2.HTTPError:
+            return False
+
+    with subprocess.Popen([*GATED, "--workers", "2", "--port", str(port)], env=environment) as process:
+        until((tmp_path / "waits").exists)
+        until(is_halfway)
+        answers = [asyncio.run(exchange(url, QUICK)) for _ in range(10)]
+        (tmp_path / "all").touch()
+        until(lambda: is_ready(url))
+        process.terminate()
+
+    assert answers == [200] * 10
+    assert process.returncode == 0
+
+
+def test_it_serves_also_when_nobody_reads_what_it_says(tmp_path):
+    port = free_port()
     reading, writing = os.pipe()
     os.close(reading)
     command = [*REDSERVE, "serve", str(row_encoding(tmp_path)), "--workers", "2", "--port", str(port)]

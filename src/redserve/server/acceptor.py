@@ -69,9 +69,10 @@ class Acceptor:
         self._is_accepting = self._is_paused = False
 
     def add(self, taker: Taker) -> None:
-        """Let one more take connections."""
-        self._takers.appendleft(taker)
-        self._place()
+        """Let one more take connections; one that does already is no mistake."""
+        if taker not in self._takers:
+            self._takers.appendleft(taker)
+            self._place()
 
     def remove(self, taker: Taker) -> None:
         """Hand it no more, before it is closed; one that takes none is no mistake."""

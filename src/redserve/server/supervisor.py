@@ -119,13 +119,11 @@ class _Supervisor:
             match message:
                 case ("begun",):
                     worker.has_begun = True
-                    if not worker.is_replacement and not self._is_draining:
-                        self._acceptor.add(worker)
+                    self._share_out()
                 case ("ready", banner):
                     worker.ready_since_s = monotonic()
                     self._banner = self._banner or banner
-                    if worker.is_replacement and not self._is_draining:
-                        self._acceptor.add(worker)
+                    self._share_out()
                     self._announce()
                 case ("failed", lines, status):
                     failure = lines, status
@@ -134,6 +132,7 @@ class _Supervisor:
         self._acceptor.remove(worker)
         status = await worker.ended()
         self._workers.remove(worker)
+        self._share_out()
         self._places.left(worker.place, worker.account or Account())
         if self._is_draining:
             self._exit_status = max(self._exit_status, int(worker.has_begun and status != 0))
@@ -146,6 +145,18 @@ class _Supervisor:
             for line in [] if failure is None else failure[0]:
                 logger.error(line)
             await self._replace(worker.place, how_it_ended(status), pid=worker.pid, ready_s=worker.ready_s)
+
+    def _share_out(self) -> None:
+        """Connections go to the workers that are ready; while none is, to the first ones, which say that they load."""
+        if self._is_draining:
+            return
+        ready = [worker for worker in self._workers if worker.ready_since_s is not None]
+        takers = ready or [worker for worker in self._workers if worker.has_begun and not worker.is_replacement]
+        for worker in takers:
+            self._acceptor.add(worker)
+        for worker in self._workers:
+            if worker not in takers:
+                self._acceptor.remove(worker)
 
     async def _replace(self, place: int, ended: str, *, pid: int | None = None, ready_s: float = 0.0) -> None:
         delay_s = self._restarts.died(ready_s=ready_s)
