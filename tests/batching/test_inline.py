@@ -9,11 +9,15 @@ import pytest
 
 from batching import virtual_time
 from batching.fakes import PATIENCE_S, FakeClock, Inbox, RecordingObserver, turns
-from redserve.batching import Batcher, BatchPolicy
+from redserve.batching import Answer, Batcher, BatchPolicy
 from redserve.batching.dispatcher import MAX_STUCK
-from redserve.errors import ModelError, RunTimeout
+from redserve.errors import ModelError, RunTimeout, ShuttingDown
 
 LIMIT_S = 200e-6
+
+
+def ignore(answer: Answer[Any]) -> None:
+    """Nobody waits for it."""
 
 
 class Echo:
@@ -64,12 +68,19 @@ async def test_what_waits_behind_a_full_batch_is_joined_by_what_comes_meanwhile(
     assert engine.calls == [[0, 1], [2, "late"]]
 
 
+SHORT_AGAIN = 20  # calls, until one is usually short
+
+
+async def call(batcher: Batcher[Any, Any], count: int) -> None:
+    for _ in range(count):
+        await batcher("any")
+
+
 async def grow(batcher: Batcher[Any, Any], engine: Echo) -> None:
     """Call until a thread does it, and be short again from then on."""
     assert batcher.is_inline
     short_s, engine.takes_s = engine.takes_s, 0.01
-    for _ in range(20):
-        await batcher("long")
+    await call(batcher, 20)
     assert not batcher.is_inline
     engine.takes_s = short_s
 
@@ -93,19 +104,31 @@ async def test_calls_that_have_grown_are_tried_on_the_loop_again_each_time_after
         for away_s in (10, 20, 40, 80, 160, 160):
             await grow(batcher, engine)
             clock.now_s += away_s - 1
-            await batcher("too early")
+            await call(batcher, SHORT_AGAIN)
             assert not batcher.is_inline
             clock.now_s += 1
-            await batcher("the last in the thread")
-            await batcher("the first on the loop")
+            await call(batcher, 2)
             assert batcher.is_inline
             assert engine.threads[-1] is threading.current_thread()
         clock.now_s += 160
         await grow(batcher, engine)
         clock.now_s += 10
-        await batcher("the last in the thread")
-        await turns(1)
+        await call(batcher, SHORT_AGAIN)
         assert batcher.is_inline
+
+
+async def test_calls_that_have_grown_for_good_are_not_tried_on_the_loop_again():
+    clock = FakeClock()
+    engine = Echo(clock)
+    async with batcher_of(engine, clock) as batcher:
+        await grow(batcher, engine)
+        engine.takes_s = 0.01
+        clock.now_s += 1e6
+        on_the_loop = engine.threads.count(threading.current_thread())
+        await call(batcher, 100)
+        assert not batcher.is_inline
+
+    assert engine.threads.count(threading.current_thread()) == on_the_loop
 
 
 async def test_closing_while_a_thread_stands_in_runs_what_is_queued():
@@ -136,17 +159,19 @@ async def test_a_thread_that_stands_in_and_is_cut_off_hands_nothing_over():
     async with batcher_of(engine, clock, max_run_s=0.05) as batcher:
         for hung in range(MAX_STUCK + 2):  # none is left behind as one that is still stuck
             await grow(batcher, engine)
+            await call(batcher, SHORT_AGAIN)
             batcher.submit("hangs", inbox.slot(hung))
             assert await asyncio.to_thread(engine.begun.acquire, timeout=PATIENCE_S)
             clock.now_s += 1_000
             answers = await inbox.wait(hung + 1)
             assert isinstance(answers[hung].error, RunTimeout)
             assert not batcher.is_stalled
+            assert not batcher.is_inline  # what hangs goes on in threads
             thread = engine.threads[-1]
             engine.ends.release()
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
-        assert await batcher("next") == "next"
+            await call(batcher, 2)
 
 
 async def test_one_stall_is_no_growth():
@@ -180,14 +205,79 @@ async def test_a_call_that_hangs_is_interrupted_and_done_again_by_a_thread():
     engine, observer = Hanging(clock), RecordingObserver()
     async with batcher_of(engine, clock, observer=observer) as batcher:
         assert await asyncio.gather(batcher(1), batcher(2)) == [1, 2]
-        clock.now_s += 1e6
         assert await batcher(3) == 3
+        assert engine.calls == [[1, 2], [1, 2], [3]]
+        assert engine.threads[0] is threading.current_thread()
+        assert engine.threads[1] is engine.threads[2] is not engine.threads[0]
+        assert [(report.rows, report.has_failed) for report in observer.reports] == [(2, False), (1, False)]
+        await call(batcher, SHORT_AGAIN)
         assert not batcher.is_inline
+        clock.now_s += 160
+        await call(batcher, 2)
+        assert batcher.is_inline  # it was the machine that stood still, say
 
-    assert engine.calls == [[1, 2], [1, 2], [3]]
-    assert engine.threads[0] is threading.current_thread()
-    assert engine.threads[1] is engine.threads[2] is not engine.threads[0]
-    assert [(report.rows, report.has_failed) for report in observer.reports] == [(2, False), (1, False)]
+
+async def test_a_batch_of_which_a_part_hangs_is_reported_as_a_whole_once():
+    class Hanging(Echo):
+        interrupted = threading.Event()
+
+        def __call__(self, payloads: list[Any]) -> list[Any]:
+            super().__call__(payloads)
+            if len(self.calls) == 3:
+                until_s = time.monotonic() + PATIENCE_S
+                while not self.interrupted.is_set():
+                    assert time.monotonic() < until_s
+            if "bad" in payloads:
+                raise ValueError("bad")
+            return payloads
+
+        def interrupt(self) -> None:
+            self.interrupted.set()
+
+    clock = FakeClock()
+    engine, observer = Hanging(clock), RecordingObserver()
+    async with batcher_of(engine, clock, observer=observer) as batcher:
+        answers = await asyncio.gather(*map(batcher, ("bad", 1, 2, 3)), return_exceptions=True)
+
+    assert answers[1:] == [1, 2, 3]
+    assert isinstance(answers[0], ModelError)
+    assert [report.rows for report in observer.reports if report.why != "split"] == [4]
+    assert sum(len(report.waits_s) for report in observer.reports) == 4
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_wish_to_exit_ends_the_loop_and_everybody_is_answered(error: BaseException):
+    inbox = Inbox()
+
+    def engine(payloads: list[Any]) -> list[Any]:
+        raise error
+
+    async def main() -> None:
+        batcher = batcher_of(engine, FakeClock(), policy=BatchPolicy(max_batch_size=1))
+        for key in range(2):
+            batcher.submit(key, inbox.slot(key))
+        await asyncio.Event().wait()
+
+    with pytest.raises(type(error)):
+        asyncio.run(main())
+
+    assert isinstance(inbox.answers[0].error, ModelError)
+    assert isinstance(inbox.answers[1].error, ShuttingDown)
+
+
+async def test_where_no_thread_can_be_started_calls_stay_on_the_loop(monkeypatch):
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    clock = FakeClock()
+    engine = Echo(clock, takes_s=0.01)
+    async with batcher_of(engine, clock) as batcher:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        await call(batcher, 30)
+        monkeypatch.undo()
+        assert batcher.is_inline
+        await call(batcher, 2)
+        assert not batcher.is_inline
 
 
 async def test_only_the_request_at_fault_fails():
@@ -221,6 +311,23 @@ def test_an_idle_batcher_waits_for_company_where_it_is_told_to():
     virtual_time.run(main())
 
     assert ran == {0.010: ["first", "second"]}
+
+
+def test_while_something_always_waits_for_company_one_timer_is_enough():
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        engine = Echo(FakeClock())
+        policy = BatchPolicy(max_batch_size=2, max_queue_delay_s=0.010)
+        async with batcher_of(engine, loop.time, policy=policy, max_run_s=None) as batcher:
+            batcher.submit(0, ignore)
+            for _ in range(100):
+                batcher.submit(1, ignore)
+                batcher.submit(2, ignore)
+                await asyncio.sleep(0.001)
+            assert len(engine.calls) == 100
+            return sum(not timer.cancelled() for timer in loop._scheduled)  # type: ignore[attr-defined]
+
+    assert virtual_time.run(main()) <= 2  # the other is for deadlines
 
 
 async def test_closing_runs_what_is_queued():

@@ -37,10 +37,10 @@ class Batcher(Generic[P, R]):
         observer: Is told of each run.
         max_run_s: Longest that one call may take; `None` waits for ever.
         inline_below_s: Call the one plain function on the event loop itself, without a thread: its calls take less, by
-            what is known; once they take four times as long, smoothed, a thread does it, for 10 s at first. For calls
-            of tens of microseconds, which a hop to a thread would double. One that hangs blocks the loop until
-            `interrupt()` ends it, which is called after a quarter of a second; a thread then repeats it, and does all
-            that follow. `None`: never inline.
+            what is known. For calls of tens of microseconds, which a hop to a thread would double. Once they take four
+            times as long, smoothed, a thread makes them, for 10 s at least. One that hangs blocks the loop until
+            `interrupt()` ends it, which is called after a quarter of a second; a thread then makes it again, and those
+            that follow, for 160 s at least. `None`: never inline.
         until_quiet: Whether a batch starts only once a turn of the event loop has brought nothing new, 5 ms and what is
             left of a turn at most, unless one is full or a deadline would be missed. For one plain function that
             computes on all of the few cores that the loop has too; without effect for any other, or one that is or

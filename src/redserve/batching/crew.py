@@ -114,13 +114,13 @@ class Crew(Generic[P, R]):
             broken=self._worker_broken,
             give_up=self.give_up,
         )
-        self._worker_type: Callable[..., Worker] = ThreadWorker if is_threaded else TaskWorker
+        worker_type: Callable[..., Worker] = ThreadWorker if is_threaded else TaskWorker
         if inline_below_s is not None:
-            self._worker_type = partial(InlineWorker, limit_s=inline_below_s)
+            worker_type = partial(InlineWorker, limit_s=inline_below_s)
         self._functions = {Instance(): function for function in functions}
         self.dispatcher.instances.extend(self._functions)
-        for instance in self._functions:
-            instance.worker = worker = self._new_worker(instance)
+        for instance, function in self._functions.items():
+            instance.worker = worker = worker_type(self._home, instance, function, name=name)
             worker.start()
 
     @property
@@ -185,7 +185,7 @@ class Crew(Generic[P, R]):
 
     def _cut_overdue(self, run: Run[Request[P, R]]) -> None:
         """Answer a hung batch, and let another worker go on with the queue."""
-        replacement = self._new_worker(run.worker.instance)
+        replacement = run.worker.another()
         if not self._cut(run, RunTimeout(self._max_run_s), replacement):
             return
         _log.warning("batch cut off", extra={"batcher": self._name, "rows": run.batch.rows})
@@ -273,9 +273,6 @@ class Crew(Generic[P, R]):
             self._watchdog.close()
         self.expiry.close()
         self._recorder.close()
-
-    def _new_worker(self, instance: Instance) -> Worker:
-        return self._worker_type(self._home, instance, self._functions[instance], name=self._name)
 
 
 def is_async(function: Callable[..., object]) -> bool:

@@ -26,6 +26,9 @@ class Worker(Protocol):
     def wake(self) -> None:
         """Ask for the next step; called once each time the worker was found idle, with no lock held."""
 
+    def another(self) -> "Worker":
+        """One more of its kind for its instance, because it is stuck."""
+
     def cut(self) -> None:
         """Stop the function, where that is possible at all."""
 
@@ -54,7 +57,18 @@ class Run(Generic[W]):
         is_clean: No call of it has failed.
     """
 
-    __slots__ = ("_called_with", "_sizes", "batch", "called_s", "is_called", "is_clean", "is_cut", "taken_s", "worker")
+    __slots__ = (
+        "_called_with",
+        "_is_reported",
+        "_sizes",
+        "batch",
+        "called_s",
+        "is_called",
+        "is_clean",
+        "is_cut",
+        "taken_s",
+        "worker",
+    )
 
     def __init__(self, batch: Batch[W], worker: Worker, *, taken_s: float, sizes: Sequence[int] = ()) -> None:
         self.batch = batch
@@ -65,6 +79,7 @@ class Run(Generic[W]):
         self.is_cut = False
         self.is_clean = True
         self._called_with: Sequence[W] = batch.requests
+        self._is_reported = False  # the whole batch, which another worker may run once more
 
     def call_begins(self, requests: Sequence[W], *, now_s: float) -> None:
         """The function is called with `requests`: first with the whole batch, then, where that failed, with parts."""
@@ -76,7 +91,8 @@ class Run(Generic[W]):
         """The function has returned, or is given up; `has_failed` as in the report."""
         self.is_called = False
         self.is_clean = self.is_clean and not has_failed
-        is_first = len(self._called_with) == len(self.batch.requests)
+        is_first = len(self._called_with) == len(self.batch.requests) and not self._is_reported
+        self._is_reported = True
         rows = sum(request.rows for request in self._called_with)
         return BatchReport(
             rows=rows,

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from redserve.batching.attempts import AsyncFunction, Call, Delivery, SyncFunction, attempts
 from redserve.batching.dispatcher import Dispatcher
 from redserve.batching.request import Request
-from redserve.batching.run import Instance, Run, Worker
+from redserve.batching.run import Instance, Run
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -55,8 +55,7 @@ class ThreadWorker(Generic[P, R]):
         function: To call.
         name: Of the thread.
         first: What it has to run before it asks for more; taken over from another worker.
-        until_s: After the first batch that ends later, `successor` goes on.
-        successor: To be started on the loop.
+        relieve: Called after each batch with this and the seconds of its last call; whether another one goes on.
     """
 
     def __init__(
@@ -67,16 +66,16 @@ class ThreadWorker(Generic[P, R]):
         *,
         name: str,
         first: Run[Request[P, R]] | None = None,
-        until_s: float = math.inf,
-        successor: Worker | None = None,
+        relieve: Callable[["ThreadWorker[P, R]", float], bool] | None = None,
     ) -> None:
         self.instance = instance
-        self._first = first
-        self._until_s = until_s
-        self._successor = successor
         self.has_lingered = False
+        self._first = first
+        self._relieve = relieve
+        self._took_s = 0.0
         self._home = home
         self._function = function
+        self._name = name
         self._awake = threading.Lock()
         self._awake.acquire()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -88,6 +87,10 @@ class ThreadWorker(Generic[P, R]):
     def wake(self) -> None:
         """See `Worker`."""
         self._awake.release()
+
+    def another(self) -> "ThreadWorker[P, R]":
+        """See `Worker`."""
+        return ThreadWorker(self._home, self.instance, self._function, name=self._name, relieve=self._relieve)
 
     def cut(self) -> None:
         """Nothing stops a thread; what its function returns will be ignored."""
@@ -106,12 +109,12 @@ class ThreadWorker(Generic[P, R]):
                     self._sleep(step)
                     continue
                 self._run(step)
-                if self._is_relieved():
+                if self._relieve is not None and self._relieve(self, self._took_s):
                     return
         except BaseException as error:  # of this room, or of the hash of a group: nobody may wait for a dead thread
-            self._post(self._home.broken, error)
+            self.post(self._home.broken, error)
         else:
-            self._post(self._home.ended)
+            self.post(self._home.ended)
 
     def _sleep(self, until_s: float) -> None:
         if until_s == math.inf:
@@ -126,29 +129,22 @@ class ThreadWorker(Generic[P, R]):
         payloads = next(steps, None)
         while payloads is not None:
             call: Call
+            began_s = self._home.clock()
             try:
                 call = self._function(payloads), None
             except BaseException as error:  # a SystemExit, too, must not leave the callers without an answer
                 call = None, error
+            self._took_s = self._home.clock() - began_s
             try:
                 payloads = steps.send(call)
             except StopIteration:
                 payloads = None
 
-    def _is_relieved(self) -> bool:
-        """Whether its successor goes on."""
-        successor = self._successor
-        if successor is None or self._home.clock() < self._until_s:
-            return False
-        if not self._home.dispatcher.replace(self, successor):
-            return False
-        self._post(successor.start)
-        return True
-
     def _deliver(self, delivery: Delivery[P, R]) -> None:
-        self._post(self._home.deliver, delivery)
+        self.post(self._home.deliver, delivery)
 
-    def _post(self, callback: Callable[..., None], *args: object) -> None:
+    def post(self, callback: Callable[..., None], *args: object) -> None:
+        """Have it called on the loop."""
         try:
             self._home.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # the loop is closed: nobody waits for an answer any more
@@ -179,6 +175,10 @@ class TaskWorker(Generic[P, R]):
             self._timer = None
         # An empty context, as a thread has: a batch belongs to none of its requests.
         self._task = self._home.loop.create_task(self._serve(), name=self._name, context=contextvars.Context())
+
+    def another(self) -> "TaskWorker[P, R]":
+        """See `Worker`."""
+        return TaskWorker(self._home, self.instance, self._function, name=self._name)
 
     def cut(self) -> None:
         """See `Worker`: the task is cancelled; a function that ignores that is left to itself."""
