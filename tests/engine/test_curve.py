@@ -1,3 +1,4 @@
+import itertools
 import logging
 import math
 
@@ -72,6 +73,42 @@ def test_a_machine_that_was_busy_with_something_else_for_a_moment_does_not_end_t
     curve = measure_curve(engine, clock=engine.clock)
     assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64, 128]
     assert [point.seconds for point in curve] == pytest.approx([0.001 + 0.000001 * point.rows for point in curve])
+
+
+class Disturbed(TimedEngine):
+    """Computes in the caller and a helper, beside busy processes: in turn both get a core, the caller alone, the helper
+    alone. From 16 rows on the clock on the wall tells nothing about the work."""
+
+    computes_in_caller = True
+    intra_op_threads = 2
+
+    def __init__(self):
+        super().__init__(lambda rows: 0.002 if rows < 16 else 0.020)
+        self.thread_s = self.process_s = 0.0
+        self.shares = itertools.cycle([1.0, 0.5, 0.0])
+
+    def run(self, tensors):
+        work_s = 0.002 + 0.000002 * len(tensors["x"])
+        self.thread_s += next(self.shares) * work_s
+        self.process_s += work_s
+        return super().run(tensors)
+
+
+def test_busy_processes_are_left_out_where_the_caller_computes():
+    engine = Disturbed()
+    clocks = {"clock": engine.clock, "cpu_clocks": (lambda: engine.thread_s, lambda: engine.process_s)}
+    curve = measure_curve(engine, **clocks)
+    assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert [point.seconds for point in curve] == pytest.approx([0.001 + 0.000001 * point.rows for point in curve])
+    assert usual_run_s(engine, 64, budget_s=10.0, **clocks) == pytest.approx(0.001064)
+
+
+def test_in_onnx_runtime_the_caller_computes_on_the_cpu_one_node_at_a_time(tmp_path):
+    model = models.token_sum(tmp_path)
+    nodes_at_once = {"execution_mode": "parallel", "inter_op_num_threads": 2}
+    parallel = OnnxRuntimeEngine.load(model, device="cpu", session_options=nodes_at_once)
+    assert OnnxRuntimeEngine.load(model, device="cpu").computes_in_caller
+    assert not parallel.computes_in_caller
 
 
 def test_the_curve_ends_when_the_budget_is_used_up():

@@ -48,8 +48,10 @@ class Engine(Protocol):
     One whose runs take as long as those of the warm-up, whatever the values, and end soon after `interrupt`, may have
     an attribute `can_run_inline` that is true: then short runs are made on the event loop itself. One whose runs take
     all of the few cores that the loop has too may have `shares_cores` that is true: then a batch starts once the loop
-    is quiet. One on a GPU may have `is_on_gpu`, that is true; `slots`, the runs that are worth having in progress at
-    once; and `empty(shape, dtype)`, which makes the arrays that batches are gathered in.
+    is quiet. One that computes in the thread that calls it, and in no more than `intra_op_threads` with that, may have
+    `computes_in_caller` that is true: then busy processes beside it are left out of what a batch is said to take. One
+    on a GPU may have `is_on_gpu`, that is true; `slots`, the runs that are worth having in progress at once; and
+    `empty(shape, dtype)`, which makes the arrays that batches are gathered in.
     """
 
     @property

@@ -57,6 +57,7 @@ class OnnxRuntimeEngine:
             with no size but the rows left to the request.
         shares_cores: Whether a run takes all the cores that this process may use, and those are one or two. Of more the
             event loop takes a small share, and there is room for it beside a run. Other processes are not looked at.
+        computes_in_caller: Whether the thread that calls takes its share of each run: on the CPU, one node at a time.
         slots: Runs that are worth having in progress at once: on a GPU two, so that one copies while another computes.
         is_on_gpu: Whether the provider is that of a GPU.
         arena: What decides, on a GPU, when memory is given back.
@@ -93,6 +94,8 @@ class OnnxRuntimeEngine:
         self._output_names = [spec.name for spec in self.outputs]
         self._running: dict[int, Any] = {}
         self.is_on_gpu = self.provider != _CPU
+        sequential = opened.ort.ExecutionMode.ORT_SEQUENTIAL
+        self.computes_in_caller = not self.is_on_gpu and session.get_session_options().execution_mode == sequential
         self.slots = 2 if self.is_on_gpu else 1
         self.arena = ArenaWatch(f"gpu:{device_id}") if self.is_on_gpu else None
         cudart = find_cudart(device_id) if self.is_on_gpu else None
