@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from redserve import BatchMetrics, REDMiddleware, batched
+from redserve import BatchMetrics, REDMiddleware, RedserveError, answer_error, batched
 
 
 @batched(max_batch_size=32, name="embed", observer=BatchMetrics())
@@ -42,6 +42,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 app = FastAPI(lifespan=lifespan)
 app.add_middleware(REDMiddleware)
+app.add_exception_handler(RedserveError, answer_error)  # a full queue is 503, not 500
 
 
 @app.get("/embed")

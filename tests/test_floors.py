@@ -17,6 +17,7 @@ FLOORS = {
     "batching": 1,
     "engine": 1,
     "demo": 1,
+    "answers": 2,
     "middleware": 2,
     "observed_request": 2,
     "routes": 2,
@@ -29,13 +30,15 @@ FLOORS = {
     "offline": 4,
     "cli": 5,
 }
-ONE_ROOM = dict.fromkeys(("middleware", "observed_request", "routes", "route_table"), "asgi")  # files of one room
+ASGI_ROOM = ("answers", "middleware", "observed_request", "routes", "route_table")  # files of one room
+ONE_ROOM = dict.fromkeys(ASGI_ROOM, "asgi")
 THIRD_PARTY = {
     "errors": set(),
     "metrics": {"prometheus_client"},
     "batching": set(),
     "engine": {"ml_dtypes", "numpy", "onnxruntime"},
     "demo": {"numpy"},
+    "answers": set(),
     "middleware": {"prometheus_client"},
     "observed_request": set(),
     "routes": set(),

@@ -253,6 +253,24 @@ async def test_a_cancelled_task_is_cancelled_with_499(registry: CollectorRegistr
     assert in_flight(registry) == 0
 
 
+@pytest.mark.parametrize("messages", [[], [START, piece()]])
+async def test_a_cancelled_task_of_the_applications_own_is_its_error(
+    registry: CollectorRegistry, messages: list[Message]
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        await call(REDMiddleware(app, registry=registry))
+
+    assert reasons(registry) == {"aborted" if messages else "unhandled_exception": 1}
+    assert in_flight(registry) == 0
+
+
 async def test_websockets_and_what_is_unknown_pass_through_untouched(registry: CollectorRegistry) -> None:
     given = []
 

@@ -216,3 +216,35 @@ async def test_the_metrics_app_can_be_a_route_as_well_as_mounted(registry: Colle
 
     for path, method, status in [("/route", "GET", 200), ("/route", "POST", 405), ("/mounted/", "HEAD", 200)]:
         assert (await call(app, path, method))[0]["status"] == status
+
+
+async def test_an_application_that_is_mounted_in_a_middleware_leaves_the_routes_around_it_alone(
+    registry: CollectorRegistry,
+) -> None:
+    async def answer(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.app.url_path_for("item", key=1))
+
+    async def inside(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("inside")
+
+    class Opaque:
+        routes = object()
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse("opaque")(scope, receive, send)
+
+    inner = REDMiddleware(Starlette(routes=[Route("/z/{a}", inside)]), registry=CollectorRegistry())
+    app = Starlette(routes=[Mount("/inner", inner), Route("/items/{key}", answer, name="item")])
+    app.add_middleware(REDMiddleware, registry=registry)
+
+    (_, item) = await call(app, "/items/3")
+    await call(app, "/inner/z/1")
+    app.mount("/opaque", Opaque())
+    await call(app, "/opaque/x")
+
+    assert item["body"] == b"/items/1"
+    assert counted(registry) == {
+        ("/items/{key}", "GET", "200", "ok"): 1,
+        ("/inner/z/{a}", "GET", "200", "ok"): 1,
+        ("/opaque", "GET", "200", "ok"): 1,
+    }

@@ -6,7 +6,7 @@ middleware, the wire formats), and one room that wires them (the server):
     floor 5   cli
     floor 4   server · offline                   FastAPI, uvicorn · rows of a file, without a server
     floor 3   models · bench                     loads, warms, drains · the load tester
-    floor 2   middleware, routes · protocol      ASGI · bytes to tensors
+    floor 2   middleware, routes, answers · protocol   ASGI · bytes to tensors
     floor 1   metrics · batching · engine        prometheus_client · nothing · numpy (onnxruntime in one file)
     floor 0   errors
 
@@ -14,6 +14,7 @@ A file imports its own room and lower floors; never sideways, never up. What thi
 alone. The modules that every request passes may be compiled (`compiled.py`).
 """
 
+from redserve.answers import answer_error
 from redserve.batching import (
     Answer,
     Batcher,
@@ -89,6 +90,7 @@ __all__ = [
     "UnknownModel",
     "UnsupportedMediaType",
     "WrongResultCount",
+    "answer_error",
     "batched",
     "latency_buckets",
     "metrics_app",

@@ -76,10 +76,10 @@ class REDMiddleware:
             if not path.startswith("/"):
                 raise ValueError(f"a path must begin with /, got {path!r}")
         self.app = app
-        self.routes = RouteTemplates(app)
+        self._routes = RouteTemplates(app)
         self.observer = Observer(
             REDMetrics.shared(registry, namespace=namespace, buckets=buckets, first_byte=first_byte),
-            self.routes,
+            self._routes,
             first_byte=first_byte,
             disconnect_check_s=math.inf if disconnect_check_s is None else disconnect_check_s,
             exemplar=exemplar,
@@ -130,7 +130,7 @@ class REDMiddleware:
 
         async def prepared_send(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                self.routes.prepare()
+                self._routes.prepare()
             await send(message)
 
         return prepared_send

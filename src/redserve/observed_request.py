@@ -148,7 +148,7 @@ class ObservedRequest:
 
     def broke_off(self, error: BaseException | None) -> None:
         """The application is done, and its response was not completed."""
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        if isinstance(error, GeneratorExit) or (isinstance(error, asyncio.CancelledError) and _is_cancelled()):
             self._is_gone = True
         self._settle(is_complete=False)
 
@@ -226,6 +226,15 @@ def _beginning_with(message: Message, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return beginning_with
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled this task; else the application met a task of its own that was cancelled."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # another library's loop
+        return True
+    return task is None or task.cancelling() > 0
 
 
 def _declares_body(scope: Scope) -> bool:

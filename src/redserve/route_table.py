@@ -189,7 +189,8 @@ def _key(thing: object) -> object:
 
 
 def _routes_of(router: object) -> list[Any]:
-    return getattr(router, "routes", None) or []
+    routes = getattr(router, "routes", None)
+    return list(routes) if isinstance(routes, Sequence) else []  # an application's may be anything
 
 
 def router_in(app: Any) -> object:

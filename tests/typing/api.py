@@ -15,6 +15,8 @@ from redserve import (
     QueueFull,
     REDMetrics,
     REDMiddleware,
+    RedserveError,
+    answer_error,
     batched,
     latency_buckets,
     metrics_app,
@@ -37,6 +39,7 @@ app.add_middleware(
     exemplar=trace_exemplar,
     disconnect_check_s=None,
 )
+app.add_exception_handler(RedserveError, answer_error)
 app.mount("/internal/metrics", metrics_app(registry))
 wrapped = REDMiddleware(Starlette(), excluded_paths=("/health",))
 metrics = REDMetrics(registry, buckets=latency_buckets([0.05, 0.2]))

@@ -4,12 +4,12 @@ elsewhere   {"error": {"reason", "message", "model"?, "where"?}}
 below /v2   {"error": "text"}
 """
 
-import math
 from collections.abc import Iterable
 
 import orjson
 
-from redserve.errors import BadRequest, MethodNotAllowed, Overloaded, RedserveError, Rejected
+from redserve.answers import headers_of
+from redserve.errors import BadRequest, Overloaded, RedserveError
 from redserve.protocol import error_body
 
 MAX_MESSAGE_CHARACTERS = 1_000
@@ -67,15 +67,8 @@ def error_reply(
         is_open_inference: Tell it as the Open Inference Protocol does.
     """
     body = error_body(error, max_characters=MAX_MESSAGE_CHARACTERS) if is_open_inference else _body(error, model)
-    headers = [JSON, (b"content-length", str(len(body)).encode())]
-    status = error.status
-    if isinstance(error, Rejected):
-        retry_after_s = 0.0
-        if isinstance(error, Overloaded):
-            status, retry_after_s = overload_status, error.retry_after_s or 0.0
-        headers.append((b"retry-after", str(max(math.ceil(retry_after_s), 1)).encode()))  # whole seconds: RFC 9110
-    if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    headers = [JSON, (b"content-length", str(len(body)).encode()), *headers_of(error)]
+    status = overload_status if isinstance(error, Overloaded) else error.status
     return Reply(status, lines_of(headers), body, model, error)
 
 
