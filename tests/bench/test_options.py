@@ -45,7 +45,14 @@ def test_a_replay_lasts_as_long_as_its_times(tmp_path):
     assert words == "times at speed 2"
 
 
-@pytest.mark.parametrize(("text", "message"), [("12.5\nlater\n", "line 2: 'later'"), ("\n", "there is no time")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("12.5\nlater\n", "line 2: 'later'"),
+        ("\n", "there is no time"),
+        ("0\n2026-01-01T00:00:00\n", "in ISO 8601 and in seconds"),
+    ],
+)
 def test_times_that_cannot_be_read_say_where(tmp_path, text, message):
     (tmp_path / "times").write_text(text)
 

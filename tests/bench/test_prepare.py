@@ -31,6 +31,9 @@ KSERVE: Answers = {key: value for key, value in TRITON.items() if "repository" n
 }
 
 
+headers_seen: list[list[tuple[str, str]]] = []
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[Answers], str]]:
     """`serve(answers)`: where they are given."""
@@ -39,6 +42,7 @@ def serve() -> Iterator[Callable[[Answers], str]]:
         def start(answers: Answers) -> str:
             class Handler(BaseHTTPRequestHandler):
                 def do_GET(self) -> None:
+                    headers_seen.append(self.headers.items())
                     self.rfile.read(int(self.headers.get("Content-Length", "0")))
                     status, content = answers.get(f"{self.command} {self.path}", (404, {"error": "unknown"}))
                     body = json.dumps(content).encode()
@@ -115,6 +119,24 @@ def test_headers_of_the_user_and_the_deadline_go_with_every_request(serve):
 
     assert b"\r\nAuthorization: Bearer k\r\n" in prepared.requests[0]
     assert b"\r\nX-Request-Timeout-Ms: 250\r\n" in prepared.requests[-1]
+
+
+def test_a_header_of_the_user_takes_the_place_of_ours_in_the_first_request_too(serve):
+    headers_seen.clear()
+    url = serve({"POST /mine": (200, {})})
+    prepared = prepare(Ask(url=f"{url}/mine", body="{}", headers={"content-type": "text/plain"}))
+
+    assert [value for name, value in headers_seen[0] if name.lower() == "content-type"] == ["text/plain"]
+    assert prepared.requests[0].lower().count(b"content-type") == 1
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "sent"), [(0.0005, b"0.5"), (0.0025, b"2.5"), (0.00005, b"0.05"), (30.0, b"30000")]
+)
+def test_a_deadline_is_sent_as_it_is(serve, deadline_s, sent):
+    prepared = prepare(Ask(url=serve(TRITON), deadline_s=deadline_s))
+
+    assert b"\r\nX-Request-Timeout-Ms: %b\r\n" % sent in prepared.requests[0]
 
 
 @pytest.mark.parametrize("url", ["http://", "http://h:port", "ftp://h", "http://h:99999999"])

@@ -218,6 +218,11 @@ def test_a_worker_that_does_not_answer_is_shown_and_holds_up_no_scrape(served):
         assert numbers_of(text)["inference_requests_total"] == before + 1
         assert_adds_up(numbers_of(text))
         assert json.loads(get(awake, "/readyz"))["reasons"] == {"workers": "1 of 2 are ready"}
+        for _ in range(4):  # who comes now gets to the other one
+            client = connection_to(served.url)
+            undone.callback(client.close)
+            client.connect()
+            assert is_alive(client)
     until(lambda: workers_by_state(served.url) == {"ready": 2, "silent": 0, "starting": 0})
     assert is_ready(served.url)
 

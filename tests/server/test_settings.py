@@ -43,7 +43,7 @@ def test_the_environment_may_name_the_file(tmp_path, monkeypatch):
         ({"workers": "0"}, "workers: .*greater than or equal to 1"),
         ({"workers": "2", "repository": "m", "repository_mode": "poll"}, "workers: .*need one process"),
         ({"workers": "2", "gpu_budget_mib": "100"}, "workers: .*needs one process"),
-        ({"prot": "1"}, "prot: .*not permitted"),
+        ({"prot": "1"}, "prot: unknown; known are .*, port, "),
         ({"config": "/nowhere.toml"}, "no configuration file '/nowhere.toml'"),
     ],
 )
@@ -52,10 +52,16 @@ def test_a_wrong_value_is_refused_by_name(flags, message):
         Settings.load(flags)
 
 
+def test_a_wrong_value_of_the_environment_is_refused_by_the_name_of_its_variable(monkeypatch):
+    monkeypatch.setenv("REDSERVE_PORT", "tcp://10.0.0.1:80")  # what Kubernetes sets beside a service named redserve
+    with pytest.raises(ValueError, match=r"REDSERVE_PORT: .*valid integer"):
+        Settings.load()
+
+
 def test_an_unknown_or_malformed_line_of_the_file_is_refused(tmp_path):
     file = tmp_path / "redserve.toml"
     file.write_text("max_batch = 3\n")
-    with pytest.raises(ValueError, match=r"max_batch: .*not permitted"):
+    with pytest.raises(ValueError, match=r"max_batch: unknown; known are .*, max_batch_size, "):
         Settings.load({"config": file})
     file.write_text("max_batch = \n")
     with pytest.raises(ValueError, match=r"redserve\.toml"):

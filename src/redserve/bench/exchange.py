@@ -105,7 +105,9 @@ class Server:
             else http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT_S, context=context)
         )
         try:
-            connection.request(method, path, body=body, headers={**self.headers, **(headers or {})})
+            given = {name.lower() for name in self.headers}
+            kept = {name: value for name, value in (headers or {}).items() if name.lower() not in given}
+            connection.request(method, path, body=body, headers=kept | dict(self.headers))
             response = connection.getresponse()
             return Answer(response.status, response.read())
         except ConnectionRefusedError as error:

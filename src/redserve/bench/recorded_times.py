@@ -14,24 +14,29 @@ def read_times(path: Path) -> Sequence[float]:
         BenchError: They cannot be read.
     """
     times_s = []
+    kinds = set()
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 words = line.replace(",", " ").split()
                 if words:
-                    times_s.append(_time_s(words[0], f"{path}, line {number}"))
+                    kind, time_s = _time_s(words[0], f"{path}, line {number}")
+                    times_s.append(time_s)
+                    kinds.add(kind)
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{path}: {error}") from error
     if not times_s:
         raise BenchError(f"there is no time in {path}")
+    if len(kinds) > 1:
+        raise BenchError(f"{path} has times in {' and in '.join(sorted(kinds))}, which do not begin at the same moment")
     return times_s
 
 
-def _time_s(word: str, where: str) -> float:
+def _time_s(word: str, where: str) -> tuple[str, float]:
     try:
-        return float(word)
+        return "seconds", float(word)
     except ValueError:
         try:
-            return datetime.fromisoformat(word).timestamp()
+            return "ISO 8601", datetime.fromisoformat(word).timestamp()
         except ValueError:
             raise BenchError(f"{where}: {word!r} is neither seconds nor a time of ISO 8601") from None

@@ -70,7 +70,8 @@ class TensorSpec:
         dtype = _DTYPE_BY_ONNX_TYPE.get(onnx_type)
         if dtype is None:
             known = ", ".join(sorted(_DTYPE_BY_ONNX_TYPE))
-            raise ValueError(f"{name!r} is of type {onnx_type}, but only these can be served: {known}")
+            hint = "; skl2onnx writes tensors with options={'zipmap': False}" if onnx_type.startswith("seq(map") else ""
+            raise ValueError(f"{name!r} is of type {onnx_type}, but only these can be served: {known}{hint}")
         return cls(name, dtype, tuple(_size(size) for size in shape))
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -172,8 +173,7 @@ class Settings(ModelSettings, BaseSettings):
         try:
             return cls(**{key: value for key, value in (flags or {}).items() if value is not None})
         except ValidationError as error:
-            wrong = [f"{item['loc'][0]}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
-            raise ValueError("; ".join(wrong)) from error
+            raise ValueError("; ".join(_what_is_wrong(item, flags or {}) for item in error.errors())) from error
 
     @classmethod
     def settings_customise_sources(
@@ -242,3 +242,13 @@ class Settings(ModelSettings, BaseSettings):
         """The part that says when answers are due; milliseconds become seconds."""
         default_ms = self.slo_ms or self.request_timeout_ms
         return Deadlines(default_s=default_ms / 1000, max_s=self.max_request_timeout_ms / 1000)
+
+
+def _what_is_wrong(error: ErrorDetails, flags: Mapping[str, Any]) -> str:
+    """One mistake, with the name that its author knows."""
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return f"{name}: unknown; known are {', '.join(sorted(Settings.model_fields))}"
+    variable = f"REDSERVE_{name.upper()}"
+    where = variable if flags.get(name) is None and variable in os.environ else name
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"

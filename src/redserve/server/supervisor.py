@@ -147,11 +147,15 @@ class _Supervisor:
             await self._replace(worker.place, how_it_ended(status), pid=worker.pid, ready_s=worker.ready_s)
 
     def _share_out(self) -> None:
-        """Connections go to the workers that are ready; while none is, to the first ones, which say that they load."""
+        """Connections go to the workers that are ready, not silent; while none is, to those that say that they load."""
         if self._is_draining:
             return
         ready = [worker for worker in self._workers if worker.ready_since_s is not None]
-        takers = ready or [worker for worker in self._workers if worker.has_begun and not worker.is_replacement]
+        takers = (
+            [worker for worker in ready if not worker.is_silent]
+            or ready
+            or [worker for worker in self._workers if worker.has_begun and not worker.is_replacement]
+        )
         for worker in takers:
             self._acceptor.add(worker)
         for worker in self._workers:
@@ -181,6 +185,7 @@ class _Supervisor:
     async def _answer(self, worker: WorkerProcess, number: int) -> None:
         """Tell one worker what all of them have to say."""
         await asyncio.gather(*(each.ask(ANSWER_WITHIN_S) for each in self._workers if each.has_begun))
+        self._share_out()
         worker.tell("whole", number, self._whole())
 
     def _whole(self) -> Account:
