@@ -1,6 +1,6 @@
 """Batch any function: concurrent requests share one call, and the queue shows beside the RED metrics.
 
-    pip install redserve fastapi uvicorn
+    pip install . fastapi uvicorn
     python examples/batch_any_function.py
 
     curl 'http://127.0.0.1:8000/embed?text=hello'

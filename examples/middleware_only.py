@@ -1,6 +1,6 @@
 """RED metrics for a FastAPI app in one line: rate, errors, duration and requests in flight.
 
-Needs `pip install redserve fastapi uvicorn`. Start it, make some requests, look at the numbers:
+Needs `pip install . fastapi uvicorn`. Start it, make some requests, look at the numbers:
 
     python examples/middleware_only.py
     curl http://127.0.0.1:8000/square/7
