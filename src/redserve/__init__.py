@@ -6,7 +6,7 @@ middleware, the wire formats), and one room that wires them (the server):
     floor 5   cli
     floor 4   server · offline                   FastAPI, uvicorn · rows of a file, without a server
     floor 3   models · bench                     loads, warms, drains · the load tester
-    floor 2   middleware, routes, answers · protocol   ASGI · bytes to tensors
+    floor 2   middleware, answers · protocol     ASGI · bytes to tensors
     floor 1   metrics · batching · engine        prometheus_client · nothing · numpy (onnxruntime in one file)
     floor 0   errors
 

@@ -116,7 +116,7 @@ def specs_of(side: str, arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
 def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
-            raise ModelLoadError(f"{path} is a directory, not an .onnx file: serve a folder of models with --repository")
+            raise ModelLoadError(f"{path} is a directory, not an .onnx file: serve one of models with --repository")
         if not path.exists():
             raise ModelLoadError(f"{path} does not exist")
         if not path.is_file():
