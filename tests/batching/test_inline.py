@@ -1,6 +1,8 @@
 """Calls on the event loop itself: while they are short."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -215,6 +217,46 @@ async def test_a_call_that_hangs_is_interrupted_and_done_again_by_a_thread():
         clock.now_s += 160
         await call(batcher, 2)
         assert batcher.is_inline  # it was the machine that stood still, say
+
+
+PAUSED = """
+import asyncio, os, signal, subprocess, time
+from redserve.batching import Batcher
+
+class Paused:
+    calls = 0
+
+    def __call__(self, payloads):
+        self.calls += 1
+        if self.calls == 2:  # the guard is there
+            subprocess.Popen(["sh", "-c", f"sleep 0.8; kill -CONT {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
+            until_s = time.monotonic() + 0.03  # goes on for a moment, so that the guard sees it
+            while time.monotonic() < until_s:
+                pass
+        return payloads
+
+    def interrupt(self):
+        print("interrupted")
+
+async def main():
+    engine = Paused()
+    async with Batcher(engine, inline_below_s=1e-3) as batcher:
+        for _ in range(3):
+            await batcher("any")
+        print(engine.calls, batcher.is_inline)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="stops a process by a signal")
+def test_a_pause_of_the_whole_process_is_no_hang():
+    done = subprocess.run(
+        [sys.executable, "-c", PAUSED], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+
+    assert done.stdout == "3 True\n"
 
 
 async def test_a_batch_of_which_a_part_hangs_is_reported_as_a_whole_once():

@@ -100,7 +100,7 @@ Decision: short calls on the loop itself, where the caller says so.
     call its function on the loop, one batch a turn, so that other events are heard in between. Under load, with cold
     caches and other processes, such a call was seen to take four times what it took at warm-up, so only a call that
     usually takes more than that has grown; a thread makes it from then on. So it does when a call hangs, which is seen
-    by a thread that looks four times a second, interrupted, and made again. Refused: leaving it there for good, since
+    by a thread that looks eight times a second, interrupted, and made again. Refused: leaving it there for good, since
     busy processes beside the server, or a pause of all processes, made it so for a model of 12 us, and when they were
     over it answered 62,000 requests/s for 83,000. The loop has it again after 10 s, or twice as long each time it has
     grown again, up to the 160 s that follow a hang, and not before the thread's calls are short: a call that has grown

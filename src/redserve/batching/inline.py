@@ -29,8 +29,9 @@ _GROWN: Final = 4.0  # times the limit: under load, with cold caches, a call tak
 _OUTLIER: Final = 10.0  # times the limit; more counts for that: the machine stalls now and then, which is no growth
 _AWAY_S: Final = 10.0  # for so long, at least, calls that have grown are made by a thread; twice as long each time
 _LONGEST_AWAY_S: Final = 160.0  # and those of which one has hung
-_HANG_S: Final = 0.25  # a call that takes longer is interrupted
-_LOOKS_WITHOUT_WORK: Final = 8
+_LOOK_S: Final = 0.125
+_LOOKS_AT_A_HANG: Final = 2  # besides the first
+_LOOKS_WITHOUT_WORK: Final = 16
 
 
 class InlineWorker(Generic[P, R]):
@@ -176,19 +177,22 @@ class InlineWorker(Generic[P, R]):
 
 
 class _Guard:
-    """Looks from a thread, four times a second while calls are made, whether one hangs."""
+    """Looks from a thread, eight times a second while calls are made, whether one hangs.
+
+    A call hangs that is there at three looks in a row: where the whole process was stopped, it is at two.
+    """
 
     def __init__(self, interrupt: Callable[[], None]) -> None:
         self._interrupt = interrupt
         self._calls = 0
-        self._began_s: float | None = None
+        self._is_called = False
         self._interrupted = -1
         self._looker: threading.Thread | None = None
 
     def begin(self) -> None:
         """A call begins."""
         self._calls += 1
-        self._began_s = time.monotonic()
+        self._is_called = True
         if self._looker is None:
             self._looker = threading.Thread(target=self._look, name="redserve-guard", daemon=True)
             try:
@@ -198,16 +202,18 @@ class _Guard:
 
     def end(self) -> bool:
         """The call has ended. Returns whether it was interrupted."""
-        self._began_s = None
+        self._is_called = False
         return self._interrupted == self._calls
 
     def _look(self) -> None:
-        idle = calls = 0
+        idle = calls = again = 0
         while idle < _LOOKS_WITHOUT_WORK or self._calls != calls:
-            idle = idle + 1 if self._calls == calls else 0
-            calls, began_s = self._calls, self._began_s
-            if began_s is not None and time.monotonic() - began_s > _HANG_S:
+            is_same = self._calls == calls
+            idle = idle + 1 if is_same else 0
+            again = again + 1 if is_same and self._is_called else 0
+            calls = self._calls
+            if again >= _LOOKS_AT_A_HANG:
                 self._interrupted = calls
                 self._interrupt()
-            time.sleep(_HANG_S)
+            time.sleep(_LOOK_S)
         self._looker = None
