@@ -99,3 +99,25 @@ async def test_a_full_queue_of_a_batched_function_is_503_and_rejected(registry: 
         ("/", "GET", "200", "ok"): statuses[200],
         ("/", "GET", "503", "rejected"): statuses[503],
     }
+
+
+async def test_a_websocket_that_was_not_accepted_is_refused_as_such() -> None:
+    app = Starlette()
+    app.add_exception_handler(RedserveError, answer_error)
+    sent: list[Any] = []
+
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        raise QueueFull(waiting=8, limit=8)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app.router.default = fails
+    scope = {"type": "websocket", "path": "/", "headers": [], "extensions": {"websocket.http.response": {}}}
+    await app(scope, receive, send)
+
+    assert [message["type"] for message in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert sent[0]["status"] == 503

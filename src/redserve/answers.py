@@ -43,13 +43,11 @@ def headers_of(error: RedserveError) -> list[tuple[bytes, bytes]]:
 
 class _Answer:
     def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self._start = {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, (b"content-length", str(len(body)).encode())],
-        }
+        self._status = status
+        self._headers = [*headers, (b"content-length", str(len(body)).encode())]
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(self._start)
-        await send({"type": "http.response.body", "body": self._body})
+        response = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
+        await send({"type": f"{response}.start", "status": self._status, "headers": self._headers})
+        await send({"type": f"{response}.body", "body": self._body})

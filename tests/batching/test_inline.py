@@ -355,6 +355,36 @@ def test_an_idle_batcher_waits_for_company_where_it_is_told_to():
     assert ran == {0.010: ["first", "second"]}
 
 
+async def test_where_no_thread_can_be_started_what_hangs_is_answered(monkeypatch):
+    class Hanging(Echo):
+        interrupted = threading.Event()
+
+        def __call__(self, payloads: list[Any]) -> list[Any]:
+            super().__call__(payloads)
+            if payloads == ["hangs"]:
+                until_s = time.monotonic() + PATIENCE_S
+                while not self.interrupted.is_set():
+                    assert time.monotonic() < until_s
+                raise ModelError("the run was interrupted")
+            return payloads
+
+        def interrupt(self) -> None:
+            self.interrupted.set()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    engine = Hanging(FakeClock())
+    async with batcher_of(engine, engine.clock) as batcher:
+        await call(batcher, 1)  # the guard is there
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ModelError, match="interrupted"):
+            await batcher("hangs")
+        await call(batcher, 1)
+        monkeypatch.undo()
+        assert batcher.is_inline
+
+
 def test_while_something_always_waits_for_company_one_timer_is_enough():
     async def main() -> int:
         loop = asyncio.get_running_loop()

@@ -223,6 +223,16 @@ def test_a_worker_that_does_not_answer_is_shown_and_holds_up_no_scrape(served):
             undone.callback(client.close)
             client.connect()
             assert is_alive(client)
+    with ExitStack() as undone:
+        had = sockets_of(stopped)
+
+        def gets_a_connection():
+            client = connection_to(served.url)
+            undone.callback(client.close)
+            client.connect()
+            return sockets_of(stopped) > had
+
+        until(gets_a_connection)  # again, without a scrape
     until(lambda: workers_by_state(served.url) == {"ready": 2, "silent": 0, "starting": 0})
     assert is_ready(served.url)
 

@@ -94,13 +94,23 @@ class Disturbed(TimedEngine):
         return super().run(tensors)
 
 
-def test_busy_processes_are_left_out_where_the_caller_computes():
+def test_busy_processes_are_left_out_where_the_caller_computes(monkeypatch):
+    monkeypatch.setattr("redserve.engine.curve.usable_cpus", lambda: 2)
     engine = Disturbed()
     clocks = {"clock": engine.clock, "cpu_clocks": (lambda: engine.thread_s, lambda: engine.process_s)}
     curve = measure_curve(engine, **clocks)
     assert sizes(curve) == [1, 2, 4, 8, 16, 32, 64, 128]
     assert [point.seconds for point in curve] == pytest.approx([0.001 + 0.000001 * point.rows for point in curve])
-    assert usual_run_s(engine, 64, budget_s=10.0, **clocks) == pytest.approx(0.001064)
+    assert usual_run_s(engine, 64, budget_s=10.0, **clocks) == pytest.approx(0.002128)  # two of three are disturbed
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_what_other_threads_of_the_process_compute_is_left_out_where_the_caller_is_alone(threads):
+    engine = Disturbed()
+    engine.intra_op_threads = threads
+    engine.shares = itertools.repeat(1.0)
+    clocks = (lambda: engine.thread_s, lambda: engine.thread_s + engine.now_s)
+    assert usual_run_s(engine, 64, clock=engine.clock, cpu_clocks=clocks) == pytest.approx(0.002128)
 
 
 def test_in_onnx_runtime_the_caller_computes_on_the_cpu_one_node_at_a_time(tmp_path):

@@ -148,8 +148,11 @@ class InlineWorker(Generic[P, R]):
 
     def _stand_aside(self) -> bool:
         before_s = self._away_s if self._home.clock() - self._since_s < _LONGEST_AWAY_S else 0.0
-        self._away_s = min(max(2 * before_s, _AWAY_S), _LONGEST_AWAY_S)
-        return self._hand_over(None, away_s=self._away_s)
+        away_s = min(max(2 * before_s, _AWAY_S), _LONGEST_AWAY_S)
+        if not self._hand_over(None, away_s=away_s):
+            return False
+        self._away_s = away_s
+        return True
 
     def _hand_over(self, run: Run[Request[P, R]] | None, *, away_s: float) -> bool:
         """Let a thread take this worker's place, and its run. Returns whether there is one."""

@@ -90,7 +90,7 @@ def prepare(ask: Ask) -> Prepared:
         raise BenchError(f"a request has >= 1 rows, got {ask.rows}")
     headers = dict(ask.headers)
     if ask.deadline_s is not None:
-        headers["X-Request-Timeout-Ms"] = f"{ask.deadline_s * 1000:.6f}".rstrip("0").rstrip(".")
+        headers["X-Request-Timeout-Ms"] = f"{max(ask.deadline_s * 1000, 1e-6):.6f}".rstrip("0").rstrip(".")
     server, path = Server.parse(ask.url, headers, is_verified=ask.is_verified)
     if path.strip("/"):
         return _endpoint(ask, server, path)

@@ -56,12 +56,13 @@ on a machine that was not quiet, whose medians gained little. Digits lose 7 us a
 less than the HTTP work of one request. Where the other core is busy with something else the gain is gone;
 `intra_op_threads=1` is for that.
 
-Decision: what a batch takes is measured once, at load, and on the CPU by the clocks of the thread and the process. The
-clock on the wall made 4 to 16 rows the best size of a perceptron (256-3x2048-10, two threads), for good, where a server
-began beside six busy processes, four times of four, for a run that is longer than a turn of the scheduler waits for the
-next one; now it is 64 or 128, as on a quiet machine. A share of the process's time is the least that counts, since the
-threads of ONNX Runtime may do the work of the one that calls, and the least of all runs is taken, since they may have
-no core at all. Refused: the work alone, in seconds of processor, which says nothing of how well a size uses many cores.
+Decision: what a batch takes is measured once, at load, and on the CPU by the clocks of the thread and the process.
+The clock on the wall made 4 to 16 rows the best size of a perceptron (256-3x2048-10, two threads), for good, where a
+server began beside six busy processes, four times of four, for a run that is longer than a turn of the scheduler
+waits for the next one; now it is 64 or 128, as on a quiet machine. What the other threads of ONNX Runtime take
+counts, too, since they may do the work of the one that calls, and the least of all runs is taken, since they may have
+no core at all. Refused: the work alone, in seconds of processor, which says nothing of how well a size uses many
+cores.
 
 Decision: two runs in progress on one session of a GPU. While one copies the other computes, each on a stream of its
 own; the launches of more than two or three would contend (ONNX Runtime issue 20494). Both are warm before the first

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from redserve.engine.base import Engine
+from redserve.engine.onnx_options import usable_cpus
 from redserve.engine.samples import Sampler, find_sampler
 from redserve.engine.tensors import Tensors
 from redserve.errors import ModelError
@@ -210,13 +211,13 @@ def _times_s(
     *,
     enough_s: float = _ENOUGH_S,
 ) -> list[float]:
-    """What each of several runs took; where the engine computes in the thread that calls it, without what others took.
+    """What each of several runs took; where the engine computes in the thread that calls it, of the processor.
 
-    Busy processes, and other threads of this one, would make a run of 64 rows longer than a turn of the scheduler seem
-    five times as long, and one of 8 rows as long as it is. There it takes what this thread has computed, and no less
-    than its share of what the process has: another thread may have done the work of this one.
+    Busy processes would make a run of 64 rows, longer than a turn of the scheduler, seem five times as long, and one of
+    8 rows as long as it is. There it takes what this thread has computed, and no less than each of those that help it:
+    one of them may have done the work of this one.
     """
-    threads = int(getattr(engine, "intra_op_threads", 1))
+    helpers = _helpers(engine) if _computes_in_caller(engine) else 0
     thread_clock, process_clock = cpu_clocks
     engine.run(tensors)  # the first run of a shape also allocates
     times_s: list[float] = []
@@ -225,7 +226,7 @@ def _times_s(
             process_s, thread_s = process_clock(), thread_clock()
             engine.run(tensors)
             thread_s, process_s = thread_clock() - thread_s, process_clock() - process_s
-            times_s.append(max(thread_s, process_s / threads))
+            times_s.append(max(thread_s, (process_s - thread_s) / helpers) if helpers else thread_s)
         else:
             start_s = clock()
             engine.run(tensors)
@@ -233,6 +234,11 @@ def _times_s(
         enough = len(times_s) >= _MIN_RUNS and sum(times_s) >= enough_s
         if enough or len(times_s) == _MAX_RUNS or clock() >= deadline_s:
             return times_s
+
+
+def _helpers(engine: Engine) -> int:
+    """Threads that compute beside the one that calls, each on a core of its own."""
+    return max(min(int(getattr(engine, "intra_op_threads", 1) or 1), usable_cpus()) - 1, 0)
 
 
 def _computes_in_caller(engine: Engine) -> bool:

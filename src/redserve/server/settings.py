@@ -250,5 +250,5 @@ def _what_is_wrong(error: ErrorDetails, flags: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{name}: unknown; known are {', '.join(sorted(Settings.model_fields))}"
     variable = f"REDSERVE_{name.upper()}"
-    where = variable if flags.get(name) is None and variable in os.environ else name
+    where = variable if flags.get(name) is None and os.environ.get(variable) else name
     return f"{where}: {error['msg'].removeprefix('Value error, ')}"

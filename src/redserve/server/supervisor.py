@@ -125,6 +125,8 @@ class _Supervisor:
                     self._banner = self._banner or banner
                     self._share_out()
                     self._announce()
+                case ("speaks",):
+                    self._share_out()
                 case ("failed", lines, status):
                     failure = lines, status
                 case ("whole", number):
@@ -132,6 +134,7 @@ class _Supervisor:
         self._acceptor.remove(worker)
         status = await worker.ended()
         self._workers.remove(worker)
+        self._acceptor.remove(worker)  # the end of another may have put it back meanwhile
         self._share_out()
         self._places.left(worker.place, worker.account or Account())
         if self._is_draining:

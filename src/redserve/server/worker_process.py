@@ -93,15 +93,17 @@ class WorkerProcess:
         self._channel.send(*message)
 
     async def hear(self) -> tuple[Any, ...] | None:
-        """Its next message, accounts aside; `None` once it has ended."""
+        """Its next message, accounts aside, or `speaks` once it is silent no more; `None` once it has ended."""
         while (message := await self._channel.receive()) is not None:
             if message[0] != "account":
                 return message
             _, number, self.account = message
-            self.is_silent = False
+            was_silent, self.is_silent = self.is_silent, False
             answered = self._asked.pop(number, None)
             if answered is not None and not answered.done():
                 answered.set_result(None)
+            if was_silent:
+                return ("speaks",)
         self.is_silent = True
         for answered in self._asked.values():
             answered.cancel()
