@@ -266,7 +266,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         }
         with StopSignals() as stop:
             summary = predict(
-                Job(terms={"model": fingerprint(model), **terms}, **own),
+                Job(terms={"model": fingerprint(model), **terms}, reads=(model,), **own),
                 partial(settings.load_engine, model),
                 settings.model_options(),
                 reporter=reporter_for(sys.stderr),

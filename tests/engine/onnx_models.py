@@ -262,6 +262,49 @@ def shared_among_rows(folder: Path) -> Path:
     )
 
 
+def scaled_by_the_largest(folder: Path) -> Path:
+    """Divides all rows by the largest number of them all, where that is above 1: made-up ones are not."""
+    return save(
+        folder / "scaled.onnx",
+        [
+            _node("Abs", ["x"], ["sizes"]),
+            _node("ReduceMax", ["sizes"], ["largest"], keepdims=0),
+            _node("Max", ["largest", "one"], ["divisor"]),
+            _node("Div", ["x", "divisor"], ["y"]),
+        ],
+        {"x": (_FLOAT, ["batch", 4])},
+        {"y": (_FLOAT, ["batch", 4])},
+        {"one": np.float32(1)},
+    )
+
+
+def positive_sum(folder: Path) -> Path:
+    """Adds up all there is, and tells each row whether that is above 0."""
+    return save(
+        folder / "positive.onnx",
+        [
+            _node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            _node("Greater", ["sum", "zero"], ["is_positive"]),
+            _node("Where", ["is_positive", "x", "zero"], ["y"]),
+        ],
+        {"x": (_FLOAT, ["batch", 4])},
+        {"y": (_FLOAT, ["batch", 4])},
+        {"zero": np.float32(0)},
+    )
+
+
+def same_as_the_first(folder: Path) -> Path:
+    """Compares each text with the first."""
+    return save(
+        folder / "same.onnx",
+        [_node("Gather", ["x", "first"], ["of_the_first"], axis=0), _node("Equal", ["x", "of_the_first"], ["y"])],
+        {"x": (_TEXT, ["batch", 1])},
+        {"y": (TensorProto.BOOL, ["batch", 1])},
+        {"first": np.int64([0])},
+        opset=19,
+    )
+
+
 def picky(folder: Path) -> Path:
     """Runs on no input that anyone would make up: it reshapes to a size of 7 rows of 11."""
     return save(

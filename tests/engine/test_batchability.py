@@ -66,6 +66,12 @@ def test_rows_that_change_each_other_run_one_by_one_and_it_says_why(build, tmp_p
     assert "rows in one run change each other's answers (by up to 0." in judged.reason
 
 
+@pytest.mark.parametrize("build", [models.scaled_by_the_largest, models.positive_sum, models.same_as_the_first])
+def test_rows_that_change_each_other_only_where_they_are_very_different_run_one_by_one_too(build, tmp_path):
+    judged = judge(build(tmp_path))
+    assert (judged.mode, judged.rows) == ("fixed", 1)
+
+
 @pytest.mark.parametrize("build", [models.mixing, models.shared_among_rows])
 def test_batching_on_lets_rows_change_each_other_and_notes_it(build, tmp_path):
     judged = judge(build(tmp_path), "on")

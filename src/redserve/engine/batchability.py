@@ -20,6 +20,7 @@ from redserve.errors import ModelError, ModelLoadError
 Run = Callable[[Tensors], list[Array]]
 
 _PROBED_ROWS = 3
+_EXTREMES = (100.0, -100.0)
 _AMONG_OTHERS = {2: 1e-2, 4: 1e-4, 8: 1e-4}
 """What rounding may do in a batch of one size, by bytes per float, of an output's largest number; mostly nothing."""
 _ALONE = {2: 2e-2, 4: 1e-2, 8: 1e-2}
@@ -164,12 +165,25 @@ def _unfaithful(outputs: Sequence[TensorSpec], answer: Sequence[Array], *, rows:
 
 
 def _neighbours_matter(run: Run, sampler: Sampler, batch: Tensors, answer: Sequence[Array]) -> str:
-    """Put the batch's first row last, among other rows: what changes in its answer?"""
+    """Put the batch's first row last, among other rows: what changes in its answer?
+
+    Rows of the same kind do not tell of all models: a branch on a sum, or a scale that is the batch's largest value,
+    changes only beside rows that are very different.
+    """
     rows = next(iter(batch.values())).shape[0]
-    others = sampler.draw(rows, seed=1)
-    for name, tensor in others.items():
-        tensor[-1] = batch[name][0]
-    return _difference(answer, 0, run(others), rows - 1, _AMONG_OTHERS)
+    difference = ""
+    for scale in (1.0, *_EXTREMES):
+        others = sampler.draw(rows, seed=1, scale=scale)
+        for name, tensor in others.items():
+            tensor[-1] = batch[name][0]
+        try:
+            answered = run(others)
+        except ModelError:
+            if scale == 1.0:
+                raise
+            continue  # it takes no such rows: none will be beside another
+        difference = difference or _difference(answer, 0, answered, rows - 1, _AMONG_OTHERS)
+    return difference
 
 
 def _difference(

@@ -31,12 +31,13 @@ class Sampler:
     open_size: int
     largest_integer: int
 
-    def draw(self, rows: int, *, seed: int = 0) -> dict[str, Array]:
+    def draw(self, rows: int, *, seed: int = 0, scale: float = 1.0) -> dict[str, Array]:
         """One array per input: floats in [0, 1), small integers, the word "text".
 
         Args:
             rows: Size of axis 0 where the model leaves it open, and of the same symbol on any other axis.
             seed: Other values for another seed.
+            scale: Of the floats; where it is not 1, each text is another.
         """
         random = np.random.default_rng(seed)
         row_symbols = {spec.shape[0] for spec in self.inputs if spec.shape and isinstance(spec.shape[0], str)}
@@ -46,14 +47,16 @@ class Sampler:
                 size if isinstance(size, int) else rows if axis == 0 or size in row_symbols else self.open_size
                 for axis, size in enumerate(spec.shape)
             )
-            drawn[spec.name] = self._values(spec, shape, random)
+            drawn[spec.name] = self._values(spec, shape, random, scale)
         return drawn
 
-    def _values(self, spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    def _values(self, spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator, scale: float) -> Array:
         if is_float(spec.dtype):
-            return random.random(shape, np.float32).astype(spec.dtype, copy=False)
+            return (scale * random.random(shape, np.float32)).astype(spec.dtype, copy=False)
         if spec.dtype.kind == "O":
-            return np.full(shape, "text", dtype=object)
+            count = int(np.prod(shape))
+            texts = ["text"] * count if scale == 1.0 else [f"{number} of {scale:g}" for number in range(count)]
+            return np.array(texts, dtype=object).reshape(shape)
         return random.integers(0, self.largest_integer, shape, endpoint=True).astype(spec.dtype)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ class Job:
         restart: Begin anew, whatever was done.
         checkpoint_s: Seconds of work that a crash may cost; 0 keeps each block.
         terms: What else the answers depend on, such as the model's file; a job goes on under equal terms only.
+        reads: Files that are read besides the source.
     """
 
     source: str
@@ -41,6 +43,7 @@ class Job:
     restart: bool = False
     checkpoint_s: float = 5.0
     terms: dict[str, Any]
+    reads: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         if not self.checkpoint_s >= 0:
@@ -51,12 +54,15 @@ def open_output(job: Job, stack: ExitStack) -> Output:
     """Where the answers go; `stack` closes what is opened for it.
 
     Raises:
-        JobFailed: It is complete already, or another process writes it.
+        JobFailed: It is complete already, another process writes it, or it is what is read.
         OSError: It cannot be opened.
     """
     if job.target == STANDARD:
         return Pipe(sys.stdout.fileno())
     path = Path(job.target)
+    for read in (Path(job.source), *job.reads):
+        if path.is_file() and read.is_file() and path.samefile(read):
+            raise JobFailed(f"{path} is read: name another file for the answers")
     if path.exists() and not path.is_file():
         descriptor = os.open(path, os.O_WRONLY)
         stack.callback(os.close, descriptor)
