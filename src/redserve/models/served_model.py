@@ -18,6 +18,7 @@ from redserve.engine.tensors import Tensors, join_rows, split_rows
 from redserve.errors import ModelNotReady, RedserveError, ShuttingDown
 from redserve.models.daemon import in_daemon_thread
 from redserve.models.entrance import Entrance
+from redserve.models.free import free
 from redserve.models.monitor import Monitor
 from redserve.models.options import ModelOptions
 from redserve.models.prepare import Outputs, prepare, try_out
@@ -282,7 +283,7 @@ class ServedModel:
         if self._entrance is not None:
             self._entrance.close()
         if engines:
-            await in_daemon_thread(partial(_close, engines), name=f"redserve-free-{self.name}")
+            await in_daemon_thread(partial(free, engines), name=f"redserve-free-{self.name}")
 
     def _fail(self, reason: str, *, fault: Exception | None = None) -> None:
         self._become(ModelState.FAILED, reason)
@@ -304,8 +305,3 @@ class ServedModel:
     def _become(self, state: ModelState, reason: str) -> None:
         self.state, self.reason = state, reason
         self.on_change(self)
-
-
-def _close(engines: Sequence[Engine]) -> None:
-    for engine in engines:
-        engine.close()

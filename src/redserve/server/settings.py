@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -244,7 +243,7 @@ class Settings(ModelSettings, BaseSettings):
         return Deadlines(default_s=default_ms / 1000, max_s=self.max_request_timeout_ms / 1000)
 
 
-def _what_is_wrong(error: ErrorDetails, flags: Mapping[str, Any]) -> str:
+def _what_is_wrong(error: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
     """One mistake, with the name that its author knows."""
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
