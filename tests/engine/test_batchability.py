@@ -1,12 +1,16 @@
 """Real ONNX Runtime and one small model for each way in which batches go wrong."""
 
+import threading
+
 import numpy as np
 import onnx_models as models
 import pytest
 
 from redserve.engine.base import Batchability
+from redserve.engine.batchability import judge_batchability
 from redserve.engine.onnx_runtime import OnnxRuntimeEngine
-from redserve.errors import ModelLoadError
+from redserve.engine.tensors import TensorSpec
+from redserve.errors import ModelError, ModelLoadError
 
 
 def judge(path, batching="auto"):
@@ -70,6 +74,21 @@ def test_rows_that_change_each_other_run_one_by_one_and_it_says_why(build, tmp_p
 def test_rows_that_change_each_other_only_where_they_are_very_different_run_one_by_one_too(build, tmp_path):
     judged = judge(build(tmp_path))
     assert (judged.mode, judged.rows) == ("fixed", 1)
+
+
+def test_a_model_that_runs_for_very_long_on_very_different_rows_is_interrupted_and_judged_by_others():
+    interrupted = threading.Event()
+
+    def run(tensors):
+        if np.abs(tensors["x"]).max() > 1:
+            assert interrupted.wait(60)
+            raise ModelError("the run was interrupted")
+        return [tensors["x"]]
+
+    specs = [TensorSpec("x", np.dtype(np.float32), ("batch", 4))]
+    judged = judge_batchability(run, specs, specs, interrupt=lambda thread_id: interrupted.set())
+
+    assert judged.mode == "dynamic"
 
 
 @pytest.mark.parametrize("build", [models.mixing, models.shared_among_rows])

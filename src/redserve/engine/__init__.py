@@ -24,7 +24,8 @@ inputs, and exporters leave a batch of 1 inside. So 1 and 3 rows are run at load
 follow. Rows that change each other's answers run one by one (dynamically quantised models move by 2e-2): a client
 must not get another answer, nor a glimpse of a neighbour's row, because somebody else asked at the same time. A row is
 tried beside such as itself, and beside some that are 100 times as large, of either sign: a branch on a sum, or a scale
-that is the largest number of the batch, shows there only. It is a trial, and no proof.
+that is the largest number of the batch, shows there only. Such a run is interrupted after a second and ten times what
+a usual one takes, since a loop may count by a value. It is a trial, and no proof.
 `batching="on"` overrules that. Where the first axis has a fixed size above 1, such rows may be no batch at all, so each
 request runs as it came.
 

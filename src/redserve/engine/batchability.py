@@ -6,6 +6,8 @@
 A declaration is not enough: outputs' sizes carry other names or none, and exporters leave a batch of 1 in a Reshape.
 """
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -18,9 +20,12 @@ from redserve.engine.tensors import Array, Tensors, TensorSpec
 from redserve.errors import ModelError, ModelLoadError
 
 Run = Callable[[Tensors], list[Array]]
+Interrupt = Callable[[int], None]
 
 _PROBED_ROWS = 3
 _EXTREMES = (100.0, -100.0)
+_EXTREME_S, _TIMES_USUAL = 1.0, 10.0
+"""What a run of extreme rows may take, and times what one of usual rows takes: a loop may count by a value."""
 _AMONG_OTHERS = {2: 1e-2, 4: 1e-4, 8: 1e-4}
 """What rounding may do in a batch of one size, by bytes per float, of an output's largest number; mostly nothing."""
 _ALONE = {2: 2e-2, 4: 1e-2, 8: 1e-2}
@@ -32,6 +37,7 @@ def judge_batchability(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     *,
+    interrupt: Interrupt,
     batching: Literal["auto", "on", "off"] = "auto",
 ) -> Batchability:
     """Decide how a model may be batched.
@@ -40,6 +46,7 @@ def judge_batchability(
         run: Runs the model, raising `ModelError`.
         inputs: What it declares to take.
         outputs: What it declares to answer.
+        interrupt: Ends the run in progress in a thread, by its number.
         batching: `on` overrules the doubts (names that say otherwise, a probe that could not be made, rows that
             change each other); `off` runs each request as it came.
 
@@ -54,7 +61,7 @@ def judge_batchability(
         rows = inputs[0].shape[0]
         probe = _probe_fixed if isinstance(rows, int) else _probe_dynamic
         try:
-            judged = probe(run, inputs, outputs, must=batching == "on")
+            judged = probe(run, interrupt, inputs, outputs, must=batching == "on")
         except ModelError as error:
             judged = f"a batch fails where another runs ({error})"
         if isinstance(judged, Batchability):
@@ -99,7 +106,7 @@ def _means_batch(size: int | str | None) -> bool:
 
 
 def _probe_dynamic(
-    run: Run, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, must: bool
+    run: Run, interrupt: Interrupt, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, must: bool
 ) -> Batchability | str:
     try:
         sampler = find_sampler(run, inputs)
@@ -112,7 +119,7 @@ def _probe_dynamic(
     problem = _unfaithful(outputs, answer_alone, rows=1) or _unfaithful(outputs, answer, rows=_PROBED_ROWS)
     if problem:
         return problem
-    difference = _neighbours_matter(run, sampler, batch, answer)
+    difference = _neighbours_matter(run, interrupt, sampler, batch, answer)
     difference = difference or _difference(answer_alone, 0, answer, 0, _ALONE)
     if difference and not must:
         return Batchability(
@@ -129,7 +136,7 @@ def _probe_dynamic(
 
 
 def _probe_fixed(
-    run: Run, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, must: bool
+    run: Run, interrupt: Interrupt, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, must: bool
 ) -> Batchability | str:
     rows = int(inputs[0].shape[0] or 1)
     try:
@@ -141,7 +148,7 @@ def _probe_fixed(
     problem = _unfaithful(outputs, answer, rows=rows)
     if problem:
         return problem
-    difference = _neighbours_matter(run, sampler, batch, answer) if rows > 1 else ""
+    difference = _neighbours_matter(run, interrupt, sampler, batch, answer) if rows > 1 else ""
     if difference and not must:
         return f"its {rows} rows are not independent ({difference}), so they are not {rows} requests"
     how = "row by row" if rows == 1 else f"padded to {rows} rows"
@@ -164,26 +171,46 @@ def _unfaithful(outputs: Sequence[TensorSpec], answer: Sequence[Array], *, rows:
     return ""
 
 
-def _neighbours_matter(run: Run, sampler: Sampler, batch: Tensors, answer: Sequence[Array]) -> str:
+def _neighbours_matter(
+    run: Run, interrupt: Interrupt, sampler: Sampler, batch: Tensors, answer: Sequence[Array]
+) -> str:
     """Put the batch's first row last, among other rows: what changes in its answer?
 
     Rows of the same kind do not tell of all models: a branch on a sum, or a scale that is the batch's largest value,
     changes only beside rows that are very different.
     """
     rows = next(iter(batch.values())).shape[0]
-    difference = ""
-    for scale in (1.0, *_EXTREMES):
+
+    def difference_beside(scale: float, run: Run) -> str:
         others = sampler.draw(rows, seed=1, scale=scale)
         for name, tensor in others.items():
             tensor[-1] = batch[name][0]
+        return _difference(answer, 0, run(others), rows - 1, _AMONG_OTHERS)
+
+    began_s = time.monotonic()
+    difference = difference_beside(1.0, run)
+    within = _within(_EXTREME_S + _TIMES_USUAL * (time.monotonic() - began_s), run, interrupt)
+    for scale in _EXTREMES:
         try:
-            answered = run(others)
-        except ModelError:
-            if scale == 1.0:
-                raise
-            continue  # it takes no such rows: none will be beside another
-        difference = difference or _difference(answer, 0, answered, rows - 1, _AMONG_OTHERS)
+            difference = difference or difference_beside(scale, within)
+        except ModelError:  # it takes no such rows, or takes too long for them
+            continue
     return difference
+
+
+def _within(limit_s: float, run: Run, interrupt: Interrupt) -> Run:
+    """`run`, interrupted after that long."""
+
+    def run_within(tensors: Tensors) -> list[Array]:
+        timer = threading.Timer(limit_s, interrupt, (threading.get_ident(),))
+        timer.start()
+        try:
+            return run(tensors)
+        finally:
+            timer.cancel()
+            timer.join()  # so that it meets no later run
+
+    return run_within
 
 
 def _difference(

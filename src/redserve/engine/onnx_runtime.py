@@ -188,7 +188,9 @@ class OnnxRuntimeEngine:
         has_graphs = cuda_graphs and (device == "cpu" or opened.session.get_providers()[0] != _CPU)
         try:
             engine = cls(opened, path, device_id=device_id, io_binding=has_graphs or io_binding, pinned=pinned)
-            engine.batchability = judge_batchability(engine.run, engine.inputs, engine.outputs, batching=batching)
+            engine.batchability = judge_batchability(
+                engine.run, engine.inputs, engine.outputs, interrupt=engine.interrupt, batching=batching
+            )
             if has_graphs:
                 engine._use_graphs()
         except ModelLoadError as error:
