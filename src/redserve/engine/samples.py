@@ -52,7 +52,7 @@ class Sampler:
 
     def _values(self, spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator, scale: float) -> Array:
         if is_float(spec.dtype):
-            return (scale * random.random(shape, np.float32)).astype(spec.dtype, copy=False)
+            return np.asarray(scale * random.random(shape, np.float32)).astype(spec.dtype, copy=False)  # a scalar, too
         if spec.dtype.kind == "O":
             count = int(np.prod(shape))
             texts = ["text"] * count if scale == 1.0 else [f"{number} of {scale:g}" for number in range(count)]
