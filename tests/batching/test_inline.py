@@ -38,6 +38,33 @@ class Echo:
         return payloads
 
 
+class Hanging(Echo):
+    """Hangs in one call until it is interrupted; a batch with a bad one fails."""
+
+    def __init__(self, clock: FakeClock, *, at_call: int) -> None:
+        super().__init__(clock)
+        self.at_call = at_call
+        self.interrupted = threading.Event()
+
+    def __call__(self, payloads: list[Any]) -> list[Any]:
+        super().__call__(payloads)
+        if len(self.calls) == self.at_call:
+            until_s = time.monotonic() + PATIENCE_S
+            while not self.interrupted.is_set():  # to wait on a lock would be found to block the loop
+                assert time.monotonic() < until_s
+            raise ModelError("the run was interrupted")
+        if "bad" in payloads:
+            raise ValueError("bad")
+        return payloads
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def batcher_of(engine: Any, clock: Any, **rest: Any) -> Batcher[Any, Any]:
     return Batcher(engine, inline_below_s=LIMIT_S, clock=clock, **rest)
 
@@ -146,7 +173,7 @@ async def test_closing_while_a_thread_stands_in_runs_what_is_queued():
 
 
 async def test_a_thread_that_stands_in_and_is_cut_off_hands_nothing_over():
-    class Hanging(Echo):
+    class Waiting(Echo):
         begun, ends = threading.Semaphore(0), threading.Semaphore(0)
 
         def __call__(self, payloads: list[Any]) -> list[Any]:
@@ -157,7 +184,7 @@ async def test_a_thread_that_stands_in_and_is_cut_off_hands_nothing_over():
             return payloads
 
     clock, inbox = FakeClock(), Inbox()
-    engine = Hanging(clock)
+    engine = Waiting(clock)
     async with batcher_of(engine, clock, max_run_s=0.05) as batcher:
         for hung in range(MAX_STUCK + 2):  # none is left behind as one that is still stuck
             await grow(batcher, engine)
@@ -188,23 +215,8 @@ async def test_one_stall_is_no_growth():
 
 
 async def test_a_call_that_hangs_is_interrupted_and_done_again_by_a_thread():
-    class Hanging(Echo):
-        interrupted = threading.Event()
-
-        def __call__(self, payloads: list[Any]) -> list[Any]:
-            super().__call__(payloads)
-            if len(self.calls) == 1:
-                until_s = time.monotonic() + PATIENCE_S
-                while not self.interrupted.is_set():  # to wait on a lock would be found to block the loop
-                    assert time.monotonic() < until_s
-                raise ModelError("the run was interrupted")
-            return payloads
-
-        def interrupt(self) -> None:
-            self.interrupted.set()
-
     clock = FakeClock()
-    engine, observer = Hanging(clock), RecordingObserver()
+    engine, observer = Hanging(clock, at_call=1), RecordingObserver()
     async with batcher_of(engine, clock, observer=observer) as batcher:
         assert await asyncio.gather(batcher(1), batcher(2)) == [1, 2]
         assert await batcher(3) == 3
@@ -260,24 +272,8 @@ def test_a_pause_of_the_whole_process_is_no_hang():
 
 
 async def test_a_batch_of_which_a_part_hangs_is_reported_as_a_whole_once():
-    class Hanging(Echo):
-        interrupted = threading.Event()
-
-        def __call__(self, payloads: list[Any]) -> list[Any]:
-            super().__call__(payloads)
-            if len(self.calls) == 3:
-                until_s = time.monotonic() + PATIENCE_S
-                while not self.interrupted.is_set():
-                    assert time.monotonic() < until_s
-            if "bad" in payloads:
-                raise ValueError("bad")
-            return payloads
-
-        def interrupt(self) -> None:
-            self.interrupted.set()
-
     clock = FakeClock()
-    engine, observer = Hanging(clock), RecordingObserver()
+    engine, observer = Hanging(clock, at_call=3), RecordingObserver()
     async with batcher_of(engine, clock, observer=observer) as batcher:
         answers = await asyncio.gather(*map(batcher, ("bad", 1, 2, 3)), return_exceptions=True)
 
@@ -308,9 +304,6 @@ def test_a_wish_to_exit_ends_the_loop_and_everybody_is_answered(error: BaseExcep
 
 
 async def test_where_no_thread_can_be_started_calls_stay_on_the_loop(monkeypatch):
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     clock = FakeClock()
     engine = Echo(clock, takes_s=0.01)
     async with batcher_of(engine, clock) as batcher:
@@ -356,25 +349,7 @@ def test_an_idle_batcher_waits_for_company_where_it_is_told_to():
 
 
 async def test_where_no_thread_can_be_started_what_hangs_is_answered(monkeypatch):
-    class Hanging(Echo):
-        interrupted = threading.Event()
-
-        def __call__(self, payloads: list[Any]) -> list[Any]:
-            super().__call__(payloads)
-            if payloads == ["hangs"]:
-                until_s = time.monotonic() + PATIENCE_S
-                while not self.interrupted.is_set():
-                    assert time.monotonic() < until_s
-                raise ModelError("the run was interrupted")
-            return payloads
-
-        def interrupt(self) -> None:
-            self.interrupted.set()
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    engine = Hanging(FakeClock())
+    engine = Hanging(FakeClock(), at_call=2)
     async with batcher_of(engine, engine.clock) as batcher:
         await call(batcher, 1)  # the guard is there
         monkeypatch.setattr(threading.Thread, "start", refuse)
